@@ -1,0 +1,68 @@
+# The commands of this repository. `make` lists them; README.md tells what they are for.
+#
+# `make test` and `make demo` need nothing but Rust on a fresh Debian 12: they install what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+MINUTES ?= 10
+
+# Where a unit belongs depends on who installs it: a person (/usr/local) or a package (/usr).
+UNITDIR ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
+##@ Try it
+.PHONY: demo demo-down
+demo: ## Start three hosts on this machine with a replicated volume mounted
+	@deploy/setup demo
+	@deploy/demo/up
+
+demo-down: ## Stop the demo and remove all that it left
+	@deploy/demo/down
+
+##@ Work on it
+.PHONY: setup test lint bench soak
+setup: ## Install what tests and lint need: Debian packages, and tools under target/tools
+	@deploy/setup test lint
+
+test: ## Run every test; the last line is the count
+	@deploy/setup test
+	@tests/run
+
+lint: ## Formatting, clippy, licenses and sources of dependencies, shell scripts, API docs
+	@deploy/setup lint
+	@tests/lint
+
+bench: ## Measure: a table on the screen, JSON in target/bench
+	@deploy/setup test
+	@cargo run --release --package mooring-benches
+
+soak: ## Run the simulator on new seeds for MINUTES=10
+	@MINUTES=$(MINUTES) tests/soak
+
+##@ Install it
+.PHONY: install
+install: ## Build and install binaries, unit and completions (PREFIX=/usr/local, DESTDIR=)
+	cargo build --release
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(UNITDIR)
+	install -m 755 $(RELEASE)/mountctl $(DESTDIR)$(PREFIX)/bin/mountctl
+	install -m 755 $(RELEASE)/mountd $(DESTDIR)$(PREFIX)/sbin/mountd
+# mount(8) looks for its helpers in /sbin, wherever we ourselves are.
+	install -d $(DESTDIR)/sbin
+	ln -sfn $(PREFIX)/bin/mountctl $(DESTDIR)/sbin/mount.mooring
+	sed 's,@SBINDIR@,$(PREFIX)/sbin,g' deploy/mountd.service >$(DESTDIR)$(UNITDIR)/mountd.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/mountd.service
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(RELEASE)/mountctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mountctl
+	$(RELEASE)/mountctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mountctl
+	$(RELEASE)/mountctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mountctl.fish
+
+##@ Other
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
