@@ -1,0 +1,44 @@
+use super::*;
+
+#[test]
+fn the_sample_shows_exactly_the_defaults() {
+    let sample: Config =
+        toml::from_str(include_str!("../../../../deploy/mountd.toml")).expect("the sample parses");
+    assert_eq!(sample, Config::default());
+    let text = include_str!("../../../../deploy/mountd.toml");
+    let table: toml::Table =
+        toml::from_str(&toml::to_string(&Config::default()).expect("a configuration encodes"))
+            .expect("and decodes");
+    for key in table.keys() {
+        assert!(text.contains(key.as_str()), "the sample doesn't mention {key}");
+    }
+}
+
+#[test]
+fn the_defaults_are_valid() {
+    Config::default().validate().expect("defaults are valid");
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let config = Config {
+        listen: "0.0.0.0:7700".parse().expect("an address"),
+        pools: vec![
+            PoolConfig { path: "/a".into(), size: Some(5), class: Some("gold".into()) },
+            PoolConfig { path: "/a".into(), size: None, class: None },
+        ],
+        timing: Timing { grace_ms: 1000, lease_ms: 1200, beacon_ms: 600, ..Timing::default() },
+        memory: Memory { pool_mib: 0, ..Memory::default() },
+        ..Config::default()
+    };
+    let Err(ConfigError::Faults(faults)) = config.validate() else {
+        panic!("a configuration with faults was taken");
+    };
+    assert_eq!(faults.len(), 7, "{faults:?}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let error = toml::from_str::<Config>("lisen = \"10.0.0.1:7700\"").expect_err("a typo");
+    assert!(error.to_string().contains("lisen"), "{error}");
+}
