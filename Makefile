@@ -55,6 +55,9 @@ install: ## Build and install binaries, unit and completions (PREFIX=/usr/local,
 	ln -sfn $(PREFIX)/bin/mountctl $(DESTDIR)/sbin/mount.mooring
 	sed 's,@SBINDIR@,$(PREFIX)/sbin,g' deploy/mountd.service >$(DESTDIR)$(UNITDIR)/mountd.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/mountd.service
+# A configuration that is there already is its owner's.
+	install -d $(DESTDIR)/etc/mooring
+	[ -e $(DESTDIR)/etc/mooring/mountd.toml ] || install -m 644 deploy/mountd.toml $(DESTDIR)/etc/mooring/mountd.toml
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(RELEASE)/mountctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mountctl
