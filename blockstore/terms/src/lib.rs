@@ -16,12 +16,14 @@
 //! - `Data` holds whole blocks, and exactly one crc32c a block.
 
 mod block;
+mod entry;
 mod error;
 mod id;
 mod record;
 mod time;
 
 pub use block::{BLOCK_SIZE, BlockRange, Data, DataError, ZERO_BLOCK_CRC, crc32c};
+pub use entry::{Entry, Extent};
 pub use error::ErrorKind;
 pub use id::{
     AttachmentEpoch, BlockIndex, Epoch, Incarnation, NodeId, PoolId, Sequence, SliceId, SliceIndex,
