@@ -18,6 +18,7 @@
 //! - names that reach a path have been checked ([`VolumeName`], [`NodeName`]);
 //! - a token is shown by no `{:?}` ([`Secret`]).
 
+mod client;
 mod cluster;
 mod device;
 mod error;
@@ -33,6 +34,7 @@ mod task;
 mod timestamp;
 mod volume;
 
+pub use client::{Client, ClientError, Endpoint};
 pub use cluster::{CreateToken, JoinCluster, Membership, Secret, Token};
 pub use device::{
     Attach, Attachment, AttachmentState, Backend, BackendStatus, Mount, MountVolume, Mounted,

@@ -156,8 +156,9 @@ routes! {
     /// attached only for its mount. `not-found` if a volume or directory that is named isn't
     /// mounted; with `all`, an empty list.
     UNMOUNT = DELETE "/v1/mounts" LONG;
-    /// Events of this node: [`crate::EventsQuery`] -> [`crate::Events`].
-    EVENTS = GET "/v1/events" QUICK.saturating_add(EVENTS_WAIT);
+    /// Events of this node: [`crate::EventsQuery`] -> [`crate::Events`]. The patience is for the
+    /// answer after the wait.
+    EVENTS = GET "/v1/events" QUICK;
     /// The tasks of this node, and those that ended lately: list of [`crate::Task`].
     TASKS = GET "/v1/tasks" QUICK;
     /// One task: [`crate::Task`].
