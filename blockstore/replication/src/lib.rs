@@ -1,1 +1,35 @@
-//! Placeholder.
+//! Replication of one slice: PacificA, with Raft as the configuration manager, as a pure core.
+//!
+//! (Lin et al., "PacificA: Replication in Log-Based Distributed Storage Systems", 2008; the reboot
+//! and join rules are those that Kafka learned in KIP-101, KIP-903 and KIP-966.)
+
+mod command;
+mod event;
+mod lease;
+mod message;
+#[cfg(feature = "mutations")]
+mod mutation;
+mod note;
+mod options;
+mod replica;
+mod request;
+mod wire;
+
+pub use command::{Command, Query};
+pub use event::{Event, Found, Mark, ProposalId, ProposalOutcome, ReadFault, Token};
+pub use lease::Leases;
+pub use message::{
+    Ack, Append, BlocksRead, Copied, CopyStep, EpochStart, Hello, JoinBegin, JoinDone, JoinFinish,
+    JoinFrom, JoinId, JoinReady, Message, MessageBody, Missing, MissingWanted, Position, Promised,
+    Pull, Pulled, Raise, ReadBlocks, Standing, Want,
+};
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
+pub use note::{LossCause, Note};
+pub use options::Options;
+pub use replica::{Opened, Replica};
+pub use request::{
+    ClientId, Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
+    RequestMessage, StreamId,
+};
+pub use wire::WireError;

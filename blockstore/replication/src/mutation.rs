@@ -1,0 +1,61 @@
+//! Deliberate bugs. Each breaks one property, and the simulator's checker of that property must
+//! find it. Compiled only with the feature `mutations`.
+
+/// One deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// The primary answers a write as soon as it has it itself.
+    /// Breaks: an acknowledged write survives the loss of one node.
+    AcknowledgeEarly,
+    /// FLUSH and FUA are answered when received, not when durable.
+    /// Breaks: a flushed write survives a power cut of all.
+    FlushAtReceived,
+    /// A replica takes records of an older epoch than it promised.
+    /// Breaks: in-sync replicas agree; an acknowledged write is kept over a change of primary.
+    EpochUnchecked,
+    /// A new primary learns the positions of the others before they have promised its epoch.
+    /// Breaks: an acknowledged write is kept over a change of primary.
+    PositionsBeforePromise,
+    /// A restarted replica acknowledges and vouches as if it were the one that is listed.
+    /// Breaks: an acknowledged write survives the reboot of one node.
+    IncarnationUnchecked,
+    /// A returning replica keeps what it has beyond the common position.
+    /// Breaks: in-sync replicas agree; what was never acknowledged doesn't come back.
+    SupersededKept,
+    /// Resync leaves holes out.
+    /// Breaks: in-sync replicas agree (discarded blocks come back).
+    DiscardsNotCopied,
+    /// The primary answers reads without looking at its lease.
+    /// Breaks: reads are linearizable.
+    ReadWithoutLease,
+    /// The primary answers reads of blocks that an uncommitted write has changed.
+    /// Breaks: reads are linearizable (what was read is rolled back).
+    ReadUncommitted,
+    /// A new primary doesn't know the seals in its log.
+    /// Breaks: a fenced attachment never writes.
+    SealLost,
+    /// A joining replica is proposed before its copy is complete.
+    /// Breaks: an acknowledged write is kept; in-sync replicas agree.
+    JoinedEarly,
+    /// A restarted primary goes on in its old epoch, with the sequences that its log now ends at.
+    /// Breaks: one version, one write; an acknowledged write survives a reboot.
+    SequenceReused,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::AcknowledgeEarly,
+        Self::FlushAtReceived,
+        Self::EpochUnchecked,
+        Self::PositionsBeforePromise,
+        Self::IncarnationUnchecked,
+        Self::SupersededKept,
+        Self::DiscardsNotCopied,
+        Self::ReadWithoutLease,
+        Self::ReadUncommitted,
+        Self::SealLost,
+        Self::JoinedEarly,
+        Self::SequenceReused,
+    ];
+}
