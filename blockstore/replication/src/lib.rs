@@ -3,6 +3,8 @@
 //! (Lin et al., "PacificA: Replication in Log-Based Distributed Storage Systems", 2008; the reboot
 //! and join rules are those that Kafka learned in KIP-101, KIP-903 and KIP-966.)
 
+mod beacon;
+mod client;
 mod command;
 mod event;
 mod lease;
@@ -15,6 +17,11 @@ mod replica;
 mod request;
 mod wire;
 
+pub use beacon::{BeaconCommand, BeaconEvent, BeaconMessage};
+pub use client::{
+    ClientCommand, ClientEvent, ClientOptions, Io, IoError, IoId, ReadPart, VolumeBlock,
+    VolumeRange,
+};
 pub use command::{Command, Query};
 pub use event::{Event, Found, Mark, ProposalId, ProposalOutcome, ReadFault, Token};
 pub use lease::Leases;

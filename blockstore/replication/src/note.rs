@@ -27,6 +27,11 @@ pub enum Note {
         /// The silent primary.
         from: NodeId,
     },
+    /// The primary that this replica took over from was alive all the while.
+    FalseTakeOver {
+        /// Its node.
+        from: NodeId,
+    },
     /// All in-sync replicas had been restarted: acknowledged writes that were never flushed may be
     /// gone behind this version.
     TailLost {

@@ -1,0 +1,109 @@
+//! What a volume's client wants done.
+
+use mooring_terms::{AttachmentEpoch, BlockIndex, Data, ErrorKind, NodeId, SliceId, SliceIndex};
+
+use super::event::IoId;
+use crate::request::RequestMessage;
+
+/// What is to be done; in order.
+#[derive(Clone, Debug)]
+pub enum ClientCommand {
+    /// Keep a stream to `node` up: answered by `Connected` or `Disconnected`, the latter at once if
+    /// it can't be made. Said again after each `Disconnected` while the node is needed.
+    Connect {
+        /// The node.
+        node: NodeId,
+    },
+    /// Send a request on the stream to `node`.
+    Send {
+        /// The node.
+        node: NodeId,
+        /// The request.
+        message: RequestMessage,
+    },
+    /// Read a slice's configuration from Raft; answered by `Config`, or not at all.
+    QueryConfig {
+        /// The slice.
+        slice: SliceIndex,
+    },
+    /// An I/O is done.
+    Done {
+        /// Which.
+        id: IoId,
+        /// What came of it: for a read its parts in order, for all else none.
+        result: Result<Vec<ReadPart>, IoError>,
+    },
+    /// Every slice has sealed the attachment: the device may appear.
+    Sealed,
+    /// A newer attachment has begun. Everything has failed and will fail; final.
+    Fenced {
+        /// The newer attachment.
+        by: AttachmentEpoch,
+    },
+}
+
+/// A part of what a read gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadPart {
+    /// Blocks with data, still with their checksums: the device verifies them.
+    Data(Data),
+    /// This many blocks of zeros.
+    Zeros(u64),
+}
+
+/// Why an I/O failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IoError {
+    /// A newer attachment has begun.
+    #[error("fenced by attachment {by}")]
+    Fenced {
+        /// The newer attachment.
+        by: AttachmentEpoch,
+    },
+    /// The attachment was ended by force.
+    #[error("the attachment was ended")]
+    Closed,
+    /// A pool is full.
+    #[error("no space in the pool of node {node}")]
+    NoSpace {
+        /// Its node.
+        node: NodeId,
+    },
+    /// A block is corrupt on the node named, and no other in-sync replica has a good copy.
+    #[error(
+        "block {block} of slice {slice} is corrupt on node {node}, and no good copy is in sync"
+    )]
+    Corrupt {
+        /// The slice.
+        slice: SliceId,
+        /// The block in it.
+        block: BlockIndex,
+        /// The node.
+        node: NodeId,
+    },
+    /// The range is empty or not inside the volume.
+    #[error("the range is not inside the volume")]
+    Invalid,
+    /// The volume's `io_timeout` ran out.
+    #[error("no answer within the volume's io_timeout")]
+    TimedOut,
+    /// All replicas lost writes that had been acknowledged and not flushed, and they are no longer
+    /// at hand to be sent again. The device gives errors from now on.
+    #[error("acknowledged writes were lost with all replicas; the device must be attached anew")]
+    TailLost,
+}
+
+impl IoError {
+    /// What the caller must do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Closed | Self::TailLost => ErrorKind::Fatal,
+            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Invalid => ErrorKind::Invalid,
+            Self::TimedOut => ErrorKind::Unavailable,
+        }
+    }
+}
