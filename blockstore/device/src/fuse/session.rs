@@ -1,0 +1,425 @@
+//! Serves the requests of one file system: one thread a channel, answers from anywhere.
+//!
+//! ```text
+//!   session thread: receive -> decode -> dispatch ─┬─ answered here (names, attributes, open)
+//!                                                  └─ BlockIo ... Answer ── writev ──> channel
+//! ```
+//! It must not: wait for an answer; answer a request on another channel than its own; turn a request
+//! whose answer was dropped into an error (the kernel keeps it for the successor).
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::abi::{Frame, OutHeader, UNIQUE_RESEND, WriteOut, notify, setattr};
+use super::buffer::RequestBuffer;
+use super::channel::Channel;
+use super::files;
+use super::in_flight::{InFlight, Place};
+use super::negotiate::Limits;
+use super::request::{Operation, Request};
+use crate::io::{BlockIo, IoError};
+use crate::{DeviceError, DeviceStats};
+
+/// Pieces that one writev takes, less one for the header.
+const PIECES_MAX: usize = libc::UIO_MAXIOV as usize - 1;
+
+/// What serves one file system.
+pub(crate) struct Session {
+    name: String,
+    io: Arc<dyn BlockIo>,
+    channels: Vec<Channel>,
+    /// The size that the kernel knows, in bytes; what it asks for lies inside.
+    size: AtomicU64,
+    in_flight: InFlight,
+    failed: AtomicBool,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
+    writes: AtomicU64,
+    write_bytes: AtomicU64,
+    flushes: AtomicU64,
+    discards: AtomicU64,
+    zeroes: AtomicU64,
+    errors: AtomicU64,
+    resent: AtomicU64,
+}
+
+impl Session {
+    /// Starts a thread for each channel; they end with the file system.
+    ///
+    /// # Errors
+    /// [`DeviceError::System`] if a thread or its memory can't be had.
+    pub(crate) fn start(
+        name: &str,
+        io: Arc<dyn BlockIo>,
+        channels: Vec<Channel>,
+        limits: Limits,
+    ) -> Result<Arc<Self>, DeviceError> {
+        let buffers = channels
+            .iter()
+            .map(|_| RequestBuffer::new(limits.max_write))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| DeviceError::system("mapping request buffers for", name, source))?;
+        let session = Arc::new(Self {
+            name: name.to_owned(),
+            size: AtomicU64::new(io.size_bytes()),
+            io,
+            channels,
+            in_flight: InFlight::new(limits.in_flight),
+            failed: AtomicBool::new(false),
+            counters: Counters::default(),
+        });
+        for (channel, buffer) in buffers.into_iter().enumerate() {
+            let serving = session.clone();
+            std::thread::Builder::new()
+                .name(format!("device-{channel}-{name}"))
+                .spawn(move || serving.serve(channel, buffer))
+                .map_err(|source| {
+                    DeviceError::system("starting a session thread for", name, source)
+                })?;
+        }
+        Ok(session)
+    }
+
+    /// Asks the kernel to send again what was read by an earlier process and never answered.
+    ///
+    /// # Errors
+    /// What the kernel says: EINVAL where it can't (before Linux 6.9).
+    pub(crate) fn request_resend(&self) -> std::io::Result<()> {
+        let mut frame = Frame::new();
+        OutHeader { len: OutHeader::SIZE as u32, error: notify::RESEND, unique: 0 }
+            .encode(&mut frame);
+        match self.channels.first() {
+            Some(channel) => channel.send(&mut [IoSlice::new(frame.bytes())]),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes over the volume's size; returns it in bytes.
+    pub(crate) fn grow(&self) -> u64 {
+        let size = self.io.size_bytes();
+        self.size.fetch_max(size, Ordering::AcqRel).max(size)
+    }
+
+    /// Answers everything that waits with EIO, and everything that comes later.
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        for (unique, channel) in self.in_flight.settle_all() {
+            self.answer_errno(channel, unique, libc::EIO);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> DeviceStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DeviceStats {
+            reads: of(&self.counters.reads),
+            read_bytes: of(&self.counters.read_bytes),
+            writes: of(&self.counters.writes),
+            write_bytes: of(&self.counters.write_bytes),
+            flushes: of(&self.counters.flushes),
+            discards: of(&self.counters.discards),
+            zeroes: of(&self.counters.zeroes),
+            errors: of(&self.counters.errors),
+            resent: of(&self.counters.resent),
+            in_flight: self.in_flight.count(),
+        }
+    }
+
+    fn serve(self: Arc<Self>, channel: usize, mut buffer: RequestBuffer) {
+        set_io_flusher();
+        while let Some(length) = self.channels[channel].receive(buffer.space()) {
+            self.handle(channel, length, &mut buffer);
+        }
+        tracing::debug!(device = self.name, channel, "the kernel has closed the session");
+    }
+
+    fn handle(self: &Arc<Self>, channel: usize, length: usize, buffer: &mut RequestBuffer) {
+        let request = match Request::decode(buffer.request(length)) {
+            Ok(request) => request,
+            Err(malformed) => {
+                tracing::error!(device = self.name, %malformed, "from the kernel");
+                if let Some(unique) = malformed.unique() {
+                    self.answer_errno(channel, unique, libc::EIO);
+                }
+                return;
+            }
+        };
+        let (unique, node) = (request.header.unique, request.header.node);
+        if unique & UNIQUE_RESEND != 0 {
+            self.counters.resent.fetch_add(1, Ordering::Relaxed);
+        }
+        match request.operation {
+            Operation::Read { offset, size } if node == files::DISK => {
+                self.read(channel, unique, offset, size)
+            }
+            Operation::Write { offset, data } if node == files::DISK => {
+                let length = data.len();
+                match self.checked(offset, length as u64) {
+                    Err(error) => self.refuse(channel, unique, error),
+                    Ok(()) => self.write(channel, unique, offset, buffer.take_payload(length)),
+                }
+            }
+            Operation::Fsync => self.fsync(channel, unique, node),
+            Operation::Fallocate { offset, length, mode } if node == files::DISK => {
+                self.fallocate(channel, unique, offset, length, mode);
+            }
+            Operation::Interrupt { unique: target } => self.interrupt(channel, unique, target),
+            other => self.answer_name_space(channel, unique, node, other),
+        }
+    }
+
+    /// What needs no volume: names, attributes, opening and closing.
+    fn answer_name_space(&self, channel: usize, unique: u64, node: u64, operation: Operation<'_>) {
+        let size = self.size.load(Ordering::Acquire);
+        let answer = match operation {
+            Operation::Forget => return,
+            Operation::Lookup { name } => files::entry(node, name, size).ok_or(libc::ENOENT),
+            Operation::Getattr => files::attributes(node, size).ok_or(libc::ENOENT),
+            // The size is the volume's; times and owners may be set, to no effect.
+            Operation::Setattr { valid } if valid & setattr::SIZE != 0 => Err(libc::EPERM),
+            Operation::Setattr { .. } => files::attributes(node, size).ok_or(libc::ENOENT),
+            Operation::Open if node == files::DISK => Ok(files::opened()),
+            Operation::Open => Err(libc::EISDIR),
+            Operation::Opendir if node == files::ROOT => Ok(files::opened_directory()),
+            Operation::Opendir | Operation::Readdir { .. } if node != files::ROOT => {
+                Err(libc::ENOTDIR)
+            }
+            Operation::Readdir { offset, size } => Ok(files::listing(offset, size)),
+            Operation::Statfs => Ok(files::statfs(size)),
+            Operation::Flush | Operation::Release | Operation::Releasedir | Operation::Destroy => {
+                Ok(Frame::new())
+            }
+            Operation::Read { .. } | Operation::Write { .. } | Operation::Fallocate { .. } => {
+                Err(libc::EBADF)
+            }
+            // The handshake is over before the first thread starts.
+            Operation::Init { .. } => Err(libc::EPROTO),
+            // The kernel takes ENOSYS for "never ask again" and goes on without.
+            _ => Err(libc::ENOSYS),
+        };
+        match answer {
+            Ok(frame) => self.answer_parts(channel, unique, 0, &[frame.bytes()]),
+            Err(errno) => self.answer_errno(channel, unique, errno),
+        }
+    }
+
+    fn read(self: &Arc<Self>, channel: usize, unique: u64, offset: u64, size: u32) {
+        // Whoever reads the file itself is told its end.
+        let end = self.size.load(Ordering::Acquire);
+        let length = u64::from(size).min(end.saturating_sub(offset)) as u32;
+        if length == 0 {
+            return self.answer_parts(channel, unique, 0, &[]);
+        }
+        if let Err(error) = self.checked(offset, u64::from(length)) {
+            return self.refuse(channel, unique, error);
+        }
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.counters.read_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
+        let answer = self.enter(channel, unique);
+        self.io.read(offset, length, Box::new(move |result| answer.read(result, length)));
+    }
+
+    fn write(self: &Arc<Self>, channel: usize, unique: u64, offset: u64, data: Bytes) {
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        self.counters.write_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let size = data.len() as u32;
+        let answer = self.enter(channel, unique);
+        // FUSE has no FUA; the loop device sends a flush where its user wants one.
+        self.io.write(offset, data, false, Box::new(move |result| answer.written(result, size)));
+    }
+
+    fn fsync(self: &Arc<Self>, channel: usize, unique: u64, node: u64) {
+        if node != files::DISK {
+            return self.answer_parts(channel, unique, 0, &[]);
+        }
+        if self.failed.load(Ordering::SeqCst) {
+            return self.refuse(channel, unique, IoError::Fenced);
+        }
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        let answer = self.enter(channel, unique);
+        self.io.flush(Box::new(move |result| answer.done(result)));
+    }
+
+    fn fallocate(
+        self: &Arc<Self>,
+        channel: usize,
+        unique: u64,
+        offset: u64,
+        length: u64,
+        mode: u32,
+    ) {
+        const PUNCH: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+        const ZERO: u32 = (libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+        if mode != PUNCH && mode != ZERO {
+            return self.answer_errno(channel, unique, libc::EOPNOTSUPP);
+        }
+        if let Err(error) = self.checked(offset, length) {
+            return self.refuse(channel, unique, error);
+        }
+        let answer = self.enter(channel, unique);
+        let done = Box::new(move |result| answer.done(result));
+        if mode == PUNCH {
+            self.counters.discards.fetch_add(1, Ordering::Relaxed);
+            self.io.discard(offset, length, done);
+        } else {
+            self.counters.zeroes.fetch_add(1, Ordering::Relaxed);
+            self.io.write_zeroes(offset, length, done);
+        }
+    }
+
+    /// A waiting request whose caller has a signal pending is given up: its caller is freed, while
+    /// the volume may still carry it out, as with any interrupted system call.
+    fn interrupt(&self, channel: usize, unique: u64, target: u64) {
+        match self.in_flight.settle_unique(target) {
+            Some(owner) => self.answer_errno(owner, target, libc::EINTR),
+            // Not here yet (another thread is about to take it in), or answered already, which the
+            // kernel knows: EAGAIN makes it ask again in the first case only.
+            None => self.answer_errno(channel, unique, libc::EAGAIN),
+        }
+    }
+
+    fn checked(&self, offset: u64, length: u64) -> Result<(), IoError> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(IoError::Fenced);
+        }
+        let end = offset.checked_add(length).ok_or(IoError::Invalid)?;
+        let aligned = offset.is_multiple_of(4096) && length.is_multiple_of(4096);
+        if !aligned || length == 0 || end > self.size.load(Ordering::Acquire) {
+            return Err(IoError::Invalid);
+        }
+        Ok(())
+    }
+
+    fn enter(self: &Arc<Self>, channel: usize, unique: u64) -> Answer {
+        let place = self.in_flight.enter(unique, channel);
+        let answer = Answer { session: self.clone(), channel, place, unique, open: true };
+        // `fail` may have swept the table just before this request entered it.
+        if self.failed.load(Ordering::SeqCst) && self.in_flight.settle(place, unique) {
+            self.answer_errno(channel, unique, libc::EIO);
+        }
+        answer
+    }
+
+    fn refuse(&self, channel: usize, unique: u64, error: IoError) {
+        self.counters.errors.fetch_add(1, Ordering::Relaxed);
+        self.answer_errno(channel, unique, error.errno());
+    }
+
+    fn answer_errno(&self, channel: usize, unique: u64, errno: i32) {
+        self.answer_parts(channel, unique, -errno, &[]);
+    }
+
+    fn answer_parts(&self, channel: usize, unique: u64, error: i32, parts: &[&[u8]]) {
+        let length = OutHeader::SIZE + parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut header = Frame::new();
+        OutHeader { len: length as u32, error, unique }.encode(&mut header);
+        let mut slices = Vec::with_capacity(1 + parts.len());
+        slices.push(IoSlice::new(header.bytes()));
+        slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        match self.channels[channel].send(&mut slices) {
+            Ok(()) => {}
+            // The request was interrupted or aborted meanwhile; nobody waits for the answer.
+            Err(gone)
+                if matches!(
+                    gone.raw_os_error(),
+                    Some(libc::ENOENT | libc::ENODEV | libc::EPIPE | libc::ECONNRESET)
+                ) => {}
+            Err(source) if error == 0 => {
+                tracing::error!(device = self.name, unique, %source, "the kernel refused an answer");
+                self.answer_errno(channel, unique, libc::EIO);
+            }
+            Err(source) => {
+                tracing::error!(device = self.name, unique, %source, "the kernel refused an error")
+            }
+        }
+    }
+}
+
+/// The right to answer one request. Dropped without an answer, it leaves the request with the
+/// kernel, which keeps it for the next process; its place in the table stays taken, so that
+/// `fail` still finds it.
+struct Answer {
+    session: Arc<Session>,
+    channel: usize,
+    place: Place,
+    unique: u64,
+    open: bool,
+}
+
+impl Answer {
+    fn done(self, result: Result<(), IoError>) {
+        self.finish(result.map(|()| [].as_slice()));
+    }
+
+    fn written(self, result: Result<(), IoError>, size: u32) {
+        let mut frame = Frame::new();
+        WriteOut { size, padding: 0 }.encode(&mut frame);
+        self.finish(
+            result
+                .map(|()| [frame.bytes()])
+                .as_ref()
+                .map(|parts| parts.as_slice())
+                .map_err(|error| *error),
+        );
+    }
+
+    fn read(self, result: Result<Vec<Bytes>, IoError>, length: u32) {
+        match result {
+            Err(error) => self.finish(Err(error)),
+            Ok(pieces) if pieces.iter().map(Bytes::len).sum::<usize>() != length as usize => {
+                tracing::error!(
+                    device = self.session.name,
+                    length,
+                    "a read was answered with another length"
+                );
+                self.finish(Err(IoError::Corrupt));
+            }
+            Ok(pieces) if pieces.len() > PIECES_MAX => self.finish(Ok(&[&pieces.concat()])),
+            Ok(pieces) => {
+                let parts: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
+                self.finish(Ok(&parts));
+            }
+        }
+    }
+
+    fn finish(mut self, result: Result<&[&[u8]], IoError>) {
+        self.open = false;
+        if self.session.in_flight.settle(self.place, self.unique) {
+            match result {
+                Ok(parts) => self.session.answer_parts(self.channel, self.unique, 0, parts),
+                Err(error) => self.session.refuse(self.channel, self.unique, error),
+            }
+        }
+        self.session.in_flight.leave(self.place);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.open {
+            let (device, unique) = (self.session.name.as_str(), self.unique);
+            tracing::warn!(
+                device,
+                unique,
+                "a request was left unanswered, for the next process to serve"
+            );
+        }
+    }
+}
+
+/// Memory that this thread asks for while it serves I/O must not wait for that same I/O to write
+/// dirty pages out (needs CAP_SYS_RESOURCE).
+fn set_io_flusher() {
+    const PR_SET_IO_FLUSHER: libc::c_int = 57;
+    // SAFETY: the call takes numbers only.
+    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } != 0 {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "PR_SET_IO_FLUSHER is not permitted");
+    }
+}

@@ -1,0 +1,263 @@
+//! One attached loop device.
+#![allow(clippy::disallowed_methods, reason = "waits for the kernel, in real time")]
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
+
+use super::control::{self, LOOP_MAJOR};
+use super::users;
+use crate::fuse::{self, FILE_NAME, Mounted, Session};
+use crate::holder::HolderClient;
+use crate::{Device, DeviceError, DeviceKind, DeviceStats};
+
+/// Programs that look at every new device (udev, blkid) hold it for moments; a detach waits this
+/// long for them.
+const PASSERS_BY: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to let go of the backing file once nobody has the device open.
+const CLEAR_WAIT: Duration = Duration::from_secs(2);
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// A loop device over a FUSE file, served by this process.
+///
+/// ```text
+///   Attached ──detach──> Detached
+///      └──fail──> Failed ──detach / detach_forced──> Detached
+/// ```
+pub struct LoopDevice {
+    parts: Parts,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+/// What a device is made of.
+pub(super) struct Parts {
+    pub(super) name: String,
+    pub(super) number: u32,
+    pub(super) mounted: Mounted,
+    pub(super) session: Arc<Session>,
+    pub(super) holder: Option<Arc<HolderClient>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Attached,
+    Failed,
+    Detached,
+}
+
+impl LoopDevice {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { path: control::node(parts.number), parts, state: Mutex::new(State::Attached) }
+    }
+
+    /// The name it was attached under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.parts.name
+    }
+
+    /// Where the file beneath the loop device is mounted.
+    #[must_use]
+    pub fn mount_point(&self) -> &Path {
+        &self.parts.mounted.point
+    }
+
+    fn system(&self, action: &'static str, source: impl Into<io::Error>) -> DeviceError {
+        DeviceError::system(action, &self.path, source)
+    }
+
+    /// Whether the loop device is (still) the one that stands on our file.
+    fn is_ours(&self) -> Result<bool, DeviceError> {
+        is_backed_by(self.parts.number, &self.parts.mounted)
+            .map_err(|source| self.system("examining", source))
+    }
+
+    /// Makes sure that nobody else uses the block device, and that it has written what it cached.
+    fn claim_and_flush(&self) -> Result<(), DeviceError> {
+        let deadline = Instant::now() + PASSERS_BY;
+        loop {
+            let busy = match control::open(self.parts.number, OFlags::RDWR | OFlags::EXCL) {
+                Ok(claimed) => {
+                    // Our own claim must not be taken for somebody else's use.
+                    rustix::fs::fsync(&claimed)
+                        .map_err(|source| self.system("flushing", source))?;
+                    drop(claimed);
+                    users::of(&self.path, LOOP_MAJOR, self.parts.number)
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    let users = users::of(&self.path, LOOP_MAJOR, self.parts.number);
+                    return Err(DeviceError::Busy { path: self.path.clone(), users });
+                }
+                Err(source) => return Err(self.system("opening", source)),
+            };
+            if busy.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(DeviceError::Busy { path: self.path.clone(), users: busy });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What follows when the loop device is gone, or as good as gone.
+    fn forget(&self, state: &mut State) -> Result<(), DeviceError> {
+        *state = State::Detached;
+        if let Some(holder) = &self.parts.holder {
+            holder.forget(&self.parts.name)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the kernel's side: all that waits gets an error, whatever this process does.
+    fn abort(&self) -> Result<(), DeviceError> {
+        let point = &self.parts.mounted.point;
+        let here = Mounted::at(point)
+            .map_err(|source| DeviceError::system("reading", "/proc/self/mountinfo", source))?;
+        if here.as_ref() != Some(&self.parts.mounted) {
+            // Somebody has unmounted it. The session answers with errors all the same.
+            tracing::warn!(
+                device = self.parts.name,
+                "the mount is gone; only the session can be failed"
+            );
+            return Ok(());
+        }
+        fuse::abort(point).map_err(|source| DeviceError::system("aborting", point, source))
+    }
+}
+
+impl Device for LoopDevice {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Loop
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let size =
+            || control::size_bytes(control::open(self.parts.number, OFlags::RDONLY)?.as_fd());
+        size().unwrap_or(0)
+    }
+
+    fn grow(&self) -> Result<u64, DeviceError> {
+        let state = self.state.lock();
+        if *state != State::Attached {
+            let (name, missing) = (self.parts.name.clone(), "the attached device");
+            return Err(DeviceError::Gone { name, missing });
+        }
+        let size = self.parts.session.grow();
+        let file = self.parts.mounted.point.join(FILE_NAME);
+        // Asking with FORCE_SYNC makes the kernel ask us, and believe the answer.
+        statx(rustix::fs::CWD, &file, AtFlags::STATX_FORCE_SYNC, StatxFlags::SIZE)
+            .map_err(|source| DeviceError::system("examining", &file, source))?;
+        let device = control::open(self.parts.number, OFlags::RDWR)
+            .map_err(|source| self.system("opening", source))?;
+        control::take_over_size(device.as_fd()).map_err(|source| self.system("growing", source))?;
+        Ok(size)
+    }
+
+    fn detach(&self) -> Result<(), DeviceError> {
+        let mut state = self.state.lock();
+        if *state == State::Detached {
+            return Ok(());
+        }
+        if self.is_ours()? {
+            match self.claim_and_flush() {
+                // A failed device can't be flushed, and has nothing that could still be saved.
+                Err(DeviceError::System { .. }) if *state == State::Failed => {}
+                other => other?,
+            }
+        }
+        release(&self.parts.mounted)?;
+        self.forget(&mut state)?;
+        tracing::info!(device = self.parts.name, "detached");
+        Ok(())
+    }
+
+    fn fail(&self) -> Result<(), DeviceError> {
+        // Not under the lock: a detach may be waiting for the very I/O that fails here.
+        self.parts.session.fail();
+        self.abort()?;
+        let mut state = self.state.lock();
+        if *state == State::Attached {
+            *state = State::Failed;
+        }
+        tracing::warn!(device = self.parts.name, "failed: all I/O gets errors");
+        Ok(())
+    }
+
+    fn detach_forced(&self) -> Result<(), DeviceError> {
+        self.fail()?;
+        let mut state = self.state.lock();
+        if *state == State::Detached {
+            return Ok(());
+        }
+        if release(&self.parts.mounted)? {
+            tracing::warn!(device = self.parts.name, path = %self.path.display(), "still open; it goes with its last user");
+        }
+        self.forget(&mut state)
+    }
+
+    fn stats(&self) -> DeviceStats {
+        self.parts.session.stats()
+    }
+}
+
+/// Whether loop device `number` stands on the file of `mounted`.
+pub(super) fn is_backed_by(number: u32, mounted: &Mounted) -> io::Result<bool> {
+    Ok(control::backing(number)?.is_some_and(|backing| backing.device == mounted.encoded_device()))
+}
+
+/// Takes away a mount and the loop devices that stand on it, with errors to who still uses them.
+/// Returns whether one of them is still open somewhere.
+pub(super) fn release(mounted: &Mounted) -> Result<bool, DeviceError> {
+    let point = &mounted.point;
+    let system = |action, source: io::Error| DeviceError::system(action, point, source);
+    let candidates = control::candidates(&point.join(FILE_NAME), FILE_NAME)
+        .map_err(|source| DeviceError::system("reading", "/sys/block", source))?;
+    let mut lingering = false;
+    for number in candidates {
+        let path = control::node(number);
+        let failed = |action, source| DeviceError::system(action, &path, source);
+        if !is_backed_by(number, mounted).map_err(|source| failed("examining", source))? {
+            continue;
+        }
+        let device =
+            control::open(number, OFlags::RDWR).map_err(|source| failed("opening", source))?;
+        control::clear(device.as_fd()).map_err(|source| failed("clearing", source))?;
+        drop(device);
+        lingering |= !is_cleared(number, mounted);
+    }
+    // The connection first: no thread is left waiting in the kernel, here or in a dead mount.
+    fuse::abort(point).map_err(|source| system("aborting", source))?;
+    let left = Mounted::at(point).map_err(|source| system("finding", source))?;
+    if left.as_ref() == Some(mounted) {
+        fuse::unmount_lazily(point).map_err(|source| system("unmounting", source))?;
+    }
+    match fs::remove_dir(point) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("removing", error)),
+        _ => Ok(lingering),
+    }
+}
+
+fn is_cleared(number: u32, mounted: &Mounted) -> bool {
+    let deadline = Instant::now() + CLEAR_WAIT;
+    loop {
+        match is_backed_by(number, mounted) {
+            Ok(false) => return true,
+            _ if Instant::now() >= deadline => return false,
+            _ => std::thread::sleep(POLL),
+        }
+    }
+}

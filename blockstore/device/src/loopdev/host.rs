@@ -1,0 +1,346 @@
+//! All loop devices of one daemon: attaching, resuming, sweeping.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::blob::Blob;
+use super::control;
+use super::device::{LoopDevice, Parts, is_backed_by, release};
+use crate::DeviceError;
+use crate::fuse::{self, Channel, FILE_NAME, Limits, Mounted, Session};
+use crate::holder::{HolderClient, HolderError, Mode, Refusal};
+use crate::io::BlockIo;
+
+/// How requests get from a dead daemon to its successor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// The kernel sends them again where it can (from Linux 6.9), else the holder forwards them.
+    #[default]
+    Auto,
+    /// The kernel sends them again: the holder is not in the way of any I/O.
+    Resend,
+    /// The holder reads /dev/fuse and forwards: one more copy and two more wake-ups a request.
+    Forward,
+}
+
+/// How a device is made.
+#[derive(Clone, Debug)]
+pub struct LoopOptions {
+    /// Session threads, each with a descriptor of its own; 1 to 8.
+    pub threads: usize,
+    /// Bounds of the session.
+    pub limits: Limits,
+    /// How it is handed over.
+    pub handover: Handover,
+    /// What the caller wants back from [`LoopHost::held`] after a restart, up to 8 KiB.
+    pub note: Vec<u8>,
+}
+
+impl Default for LoopOptions {
+    fn default() -> Self {
+        Self { threads: 2, limits: Limits::default(), handover: Handover::Auto, note: Vec::new() }
+    }
+}
+
+/// What [`LoopHost::sweep`] found and did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Names of devices that were left behind and are gone now.
+    pub cleaned: Vec<String>,
+    /// Names of devices whose loop device is still open somewhere: it gives errors, and goes when
+    /// its last user closes it.
+    pub lingering: Vec<String>,
+    /// What could not be cleaned, and why.
+    pub failed: Vec<(String, DeviceError)>,
+}
+
+/// Where a daemon's loop devices live: a directory of its own, and the holder.
+#[derive(Clone, Debug)]
+pub struct LoopHost {
+    directory: PathBuf,
+    holder: Option<Arc<HolderClient>>,
+}
+
+impl LoopHost {
+    /// Devices with their mounts in `directory` (made, for root only). Without a holder they end
+    /// with this process, with errors to their users.
+    ///
+    /// # Errors
+    /// [`DeviceError::System`] if the directory can't be made.
+    pub fn new(directory: &Path, holder: Option<Arc<HolderClient>>) -> Result<Self, DeviceError> {
+        let make = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            // The kernel shows paths without symlinks, and they are compared.
+            fs::canonicalize(directory)
+        };
+        let directory =
+            make().map_err(|source| DeviceError::system("making", directory, source))?;
+        Ok(Self { directory, holder })
+    }
+
+    /// Makes a block device that serves `io`.
+    ///
+    /// # Errors
+    /// [`DeviceError::AlreadyAttached`] if there is one of this name; [`DeviceError::Unsupported`]
+    /// if the kernel lacks FUSE or loop devices. Nothing is left behind.
+    pub fn attach(
+        &self,
+        name: &str,
+        io: Arc<dyn BlockIo>,
+        options: &LoopOptions,
+    ) -> Result<LoopDevice, DeviceError> {
+        check_name(name)?;
+        let bytes = io.size_bytes();
+        if bytes == 0 || !bytes.is_multiple_of(4096) {
+            return Err(DeviceError::Size { bytes });
+        }
+        let point = self.directory.join(name);
+        if mounted_at(&point)?.is_some() {
+            return Err(DeviceError::AlreadyAttached { path: point });
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&point)
+            .map_err(|source| DeviceError::system("making", &point, source))?;
+        let result = self.attach_at(name, &point, io, options);
+        if result.is_err() {
+            self.undo(name, &point);
+        }
+        result
+    }
+
+    fn attach_at(
+        &self,
+        name: &str,
+        point: &Path,
+        io: Arc<dyn BlockIo>,
+        options: &LoopOptions,
+    ) -> Result<LoopDevice, DeviceError> {
+        let limits = options.limits;
+        let (fds, agreed) = fuse::mount(point, name, options.threads.clamp(1, 8), limits)?;
+        let mounted = mounted_at(point)?.ok_or(gone(name, "its mount"))?;
+        let forward = match options.handover {
+            Handover::Auto => !agreed.resend,
+            Handover::Resend => false,
+            Handover::Forward => true,
+        };
+        let blob =
+            |number| Blob::new(number, mounted.device, limits.max_write, options.note.clone());
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        let channels = match &self.holder {
+            Some(holder) if forward => channels(
+                holder.keep(name, &blob(None).encode(), &borrowed, Mode::Forward)?,
+                Mode::Forward,
+            ),
+            Some(holder) => {
+                holder.keep(name, &blob(None).encode(), &borrowed, Mode::Keep)?;
+                channels(fds, Mode::Keep)
+            }
+            None => channels(fds, Mode::Keep),
+        };
+        let session = Session::start(name, io, channels, limits)?;
+        let file = rustix::fs::open(
+            point.join(FILE_NAME),
+            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|source| DeviceError::system("opening", point.join(FILE_NAME), source))?;
+        let number = control::configure(file.as_fd(), name)?;
+        if let Some(holder) = &self.holder {
+            holder.update(name, &blob(Some(number)).encode())?;
+        }
+        tracing::info!(device = name, path = %control::node(number).display(), forward, "attached");
+        Ok(LoopDevice::new(Parts {
+            name: name.to_owned(),
+            number,
+            mounted,
+            session,
+            holder: self.holder.clone(),
+        }))
+    }
+
+    /// Takes back what a failed attach has made.
+    fn undo(&self, name: &str, point: &Path) {
+        if let Some(holder) = &self.holder
+            && let Err(error) = holder.forget(name)
+        {
+            tracing::warn!(device = name, %error, "a failed attach leaves something in the holder");
+        }
+        match mounted_at(point) {
+            Ok(Some(mounted)) => {
+                if let Err(error) = release(&mounted) {
+                    tracing::warn!(device = name, %error, "a failed attach leaves something behind");
+                }
+            }
+            Ok(None) => drop(fs::remove_dir(point)),
+            Err(error) => {
+                tracing::warn!(device = name, %error, "a failed attach may leave a mount")
+            }
+        }
+    }
+
+    /// Names of the devices that the holder has, each with the note it was attached with; those of
+    /// other live processes are left out.
+    ///
+    /// Taking a note makes this connection the device's owner.
+    ///
+    /// # Errors
+    /// [`DeviceError::Holder`] if the holder can't be reached.
+    pub fn held(&self) -> Result<Vec<(String, Vec<u8>)>, DeviceError> {
+        let Some(holder) = &self.holder else { return Ok(Vec::new()) };
+        let mut notes = Vec::new();
+        for held in holder.list()?.into_iter().filter(|held| !held.owned) {
+            match holder.take(&held.name) {
+                Ok(taken) => {
+                    let note = Blob::decode(&taken.blob).map(|blob| blob.note).unwrap_or_default();
+                    notes.push((held.name, note));
+                }
+                Err(HolderError::Refused(Refusal::Owned | Refusal::Unknown)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Serves on a device that a dead process has left: requests that it never answered come again,
+    /// then all others that have waited. See [`BlockIo`] for what `io` must promise.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHeld`] if the holder doesn't know it, [`DeviceError::Owned`] while another
+    /// process serves it, [`DeviceError::Gone`] if it was aborted or unmounted meanwhile: then
+    /// [`LoopHost::abandon`] takes away what is left.
+    pub fn resume(&self, name: &str, io: Arc<dyn BlockIo>) -> Result<LoopDevice, DeviceError> {
+        check_name(name)?;
+        let not_held = || DeviceError::NotHeld { name: name.to_owned() };
+        let holder = self.holder.as_ref().ok_or_else(not_held)?;
+        let taken = holder.take(name).map_err(|error| match error {
+            HolderError::Refused(Refusal::Unknown) => not_held(),
+            HolderError::Refused(Refusal::Owned) => DeviceError::Owned { name: name.to_owned() },
+            other => other.into(),
+        })?;
+        let blob = Blob::decode(&taken.blob)
+            .ok_or(gone(name, "what this version can read of its note"))?;
+        let point = self.directory.join(name);
+        let mounted = mounted_at(&point)?
+            .filter(|mounted| mounted.device == blob.device)
+            .ok_or(gone(name, "its mount"))?;
+        if taken.fds.is_empty() {
+            return Err(gone(name, "its connection to the kernel"));
+        }
+        let number = blob.loop_number.ok_or(gone(name, "its loop device"))?;
+        let limits = Limits { max_write: blob.max_write, ..Limits::default() };
+        let session = Session::start(name, io, channels(taken.fds, taken.mode), limits)?;
+        if taken.mode == Mode::Keep
+            && let Err(error) = session.request_resend()
+        {
+            // The kernel can't (then it was forced onto one before 6.9), or the connection is aborted.
+            tracing::error!(device = name, %error, "unanswered requests can't be had again; they fail");
+            session.fail();
+            return Err(gone(name, "its connection to the kernel"));
+        }
+        if !is_backed_by(number, &mounted)
+            .map_err(|source| DeviceError::system("examining", control::node(number), source))?
+        {
+            session.fail();
+            return Err(gone(name, "its loop device"));
+        }
+        tracing::info!(device = name, path = %control::node(number).display(), "resumed");
+        let holder = Some(holder.clone());
+        let device =
+            LoopDevice::new(Parts { name: name.to_owned(), number, mounted, session, holder });
+        crate::Device::grow(&device)?;
+        Ok(device)
+    }
+
+    /// Takes away a device that nobody is to serve any more: whoever waits for it gets an error.
+    /// Returns whether its loop device is still open somewhere.
+    ///
+    /// # Errors
+    /// [`DeviceError::Owned`] while another process serves it.
+    pub fn abandon(&self, name: &str) -> Result<bool, DeviceError> {
+        check_name(name)?;
+        let point = self.directory.join(name);
+        if let Some(holder) = &self.holder {
+            match holder.take(name) {
+                Ok(_) | Err(HolderError::Refused(Refusal::Unknown)) => {}
+                Err(HolderError::Refused(Refusal::Owned)) => {
+                    return Err(DeviceError::Owned { name: name.to_owned() });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let lingering = match mounted_at(&point)? {
+            Some(mounted) => release(&mounted)?,
+            None => {
+                let _ = fs::remove_dir(&point);
+                false
+            }
+        };
+        if let Some(holder) = &self.holder {
+            holder.forget(name)?;
+        }
+        Ok(lingering)
+    }
+
+    /// Cleans what a crash has left in the directory that no holder keeps: mounts without a server,
+    /// and the loop devices on them. Devices that the holder has are left alone.
+    ///
+    /// # Errors
+    /// [`DeviceError::System`] if the mount table can't be read, [`DeviceError::Holder`] if the
+    /// holder can't be asked. What fails for one device only is in [`Swept::failed`].
+    pub fn sweep(&self) -> Result<Swept, DeviceError> {
+        let held: Vec<String> = match &self.holder {
+            Some(holder) => holder.list()?.into_iter().map(|held| held.name).collect(),
+            None => Vec::new(),
+        };
+        let mut swept = Swept::default();
+        let mounts = Mounted::all()
+            .map_err(|source| DeviceError::system("reading", "/proc/self/mountinfo", source))?;
+        for mounted in mounts {
+            let name = match mounted.point.strip_prefix(&self.directory).ok().and_then(Path::to_str)
+            {
+                Some(name) if !name.is_empty() && !name.contains('/') => name.to_owned(),
+                _ => continue,
+            };
+            if held.contains(&name) {
+                continue;
+            }
+            match release(&mounted) {
+                Ok(false) => swept.cleaned.push(name),
+                Ok(true) => swept.lingering.push(name),
+                Err(error) => swept.failed.push((name, error)),
+            }
+        }
+        Ok(swept)
+    }
+}
+
+fn channels(fds: Vec<OwnedFd>, mode: Mode) -> Vec<Channel> {
+    let channel = |fd| match mode {
+        Mode::Keep => Channel::Kernel(fd),
+        Mode::Forward => Channel::forwarded(fd),
+    };
+    fds.into_iter().map(channel).collect()
+}
+
+fn mounted_at(point: &Path) -> Result<Option<Mounted>, DeviceError> {
+    Mounted::at(point)
+        .map_err(|source: io::Error| DeviceError::system("reading", "/proc/self/mountinfo", source))
+}
+
+fn gone(name: &str, missing: &'static str) -> DeviceError {
+    DeviceError::Gone { name: name.to_owned(), missing }
+}
+
+fn check_name(name: &str) -> Result<(), DeviceError> {
+    let fits = !name.is_empty() && name.len() <= 200 && !name.starts_with('.');
+    if fits && !name.contains(['/', '\0', '\n']) {
+        return Ok(());
+    }
+    Err(DeviceError::Name { name: name.to_owned() })
+}

@@ -1,0 +1,115 @@
+//! Who holds a block device: mounts, open descriptors, devices stacked on it.
+//!
+//! What is found explains a refusal; it decides none. Processes of other containers whose /proc
+//! entries this one can't read stay unseen.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+
+/// One who holds a block device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum User {
+    /// A file system on it is mounted.
+    Mount {
+        /// Where, as the mounting process sees it.
+        point: PathBuf,
+        /// A process that sees this mount.
+        pid: u32,
+    },
+    /// A process has it open.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// Another block device (device mapper, md) stands on it.
+    Stacked {
+        /// That device's name.
+        device: String,
+    },
+    /// The kernel swaps to it.
+    Swap,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mount { point, pid } if *pid == std::process::id() => {
+                write!(f, "the mount at {}", point.display())
+            }
+            Self::Mount { point, pid } => {
+                write!(f, "the mount at {} (seen by process {pid})", point.display())
+            }
+            Self::Process { pid, name } => write!(f, "process {pid} ({name})"),
+            Self::Stacked { device } => write!(f, "block device {device}"),
+            Self::Swap => f.write_str("the kernel, which swaps to it"),
+        }
+    }
+}
+
+/// All that can be found of who holds the block device `major`:`minor` with the node `path`.
+pub(crate) fn of(path: &Path, major: u32, minor: u32) -> Vec<User> {
+    let mut users = BTreeSet::new();
+    let mut namespaces = BTreeSet::new();
+    // Our own first: a mount is named as we see it, where we see it.
+    let own = std::process::id();
+    let mut pids: Vec<u32> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own)
+        .collect();
+    pids.insert(0, own);
+    for pid in pids {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        if fs::read_link(process.join("ns/mnt")).is_ok_and(|namespace| namespaces.insert(namespace))
+        {
+            let table = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+            users.extend(mounts(&table, major, minor).map(|point| User::Mount { point, pid }));
+        }
+        if has_open(&process, major, minor) {
+            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            users.insert(User::Process { pid, name: name.trim().to_owned() });
+        }
+    }
+    let holders =
+        fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders")).into_iter().flatten();
+    users.extend(holders.filter_map(|entry| {
+        Some(User::Stacked { device: entry.ok()?.file_name().to_string_lossy().into_owned() })
+    }));
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if swaps
+        .lines()
+        .any(|line| line.split_whitespace().next().is_some_and(|swap| Path::new(swap) == path))
+    {
+        users.insert(User::Swap);
+    }
+    users.into_iter().collect()
+}
+
+fn mounts(table: &str, major: u32, minor: u32) -> impl Iterator<Item = PathBuf> {
+    let device = format!("{major}:{minor}");
+    table.lines().filter_map(move |line| {
+        let mut fields = line.split(' ');
+        (fields.nth(2)? == device).then_some(())?;
+        Some(PathBuf::from(fields.nth(1)?))
+    })
+}
+
+fn has_open(process: &Path, major: u32, minor: u32) -> bool {
+    fs::read_dir(process.join("fd")).into_iter().flatten().any(|entry| {
+        let Ok(entry) = entry else { return false };
+        // Never ask the file's server, which may be dead, or be us.
+        let found =
+            statx(rustix::fs::CWD, entry.path(), AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE);
+        found.is_ok_and(|found| {
+            FileType::from_raw_mode(found.stx_mode.into()) == FileType::BlockDevice
+                && (found.stx_rdev_major, found.stx_rdev_minor) == (major, minor)
+        })
+    })
+}
