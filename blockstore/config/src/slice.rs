@@ -40,9 +40,11 @@ pub struct SliceConfig {
     pub joining: Vec<Member>,
     /// The in-sync set never shrinks below this.
     pub min_in_sync: u32,
-    /// This epoch began without certainty about the acknowledged, unflushed tail of the one before
-    /// (every in-sync replica had been restarted, or an operator accepted a loss).
-    pub tail_lost: bool,
+    /// The newest epoch that began without certainty about the acknowledged, unflushed tail of the
+    /// one before (every in-sync replica had been restarted, or an operator accepted a loss);
+    /// `Epoch(0)` if none did. It is kept through later epochs: one that never came to serve must
+    /// not hide the loss from a client whose last acknowledgement is older.
+    pub tail_lost: Epoch,
 }
 
 /// A proposed change, applied only if the slice still has the expected epoch.
@@ -78,7 +80,7 @@ pub enum ChangeReason {
     /// The primary was restarted, has all that was acknowledged, and goes on.
     PrimaryRestarted,
     /// Every in-sync replica was restarted; the furthest of those that reported goes on. Sets
-    /// `tail_lost`.
+    /// `tail_lost` to the epoch that it begins.
     AllRestarted,
 }
 
@@ -116,6 +118,39 @@ pub enum ChangeRefused {
     /// There is no such slice (its volume was removed).
     #[error("the slice {0} does not exist")]
     NotFound(SliceId),
+    /// Whoever asks has no say in this: only the primary may change its slice, and only an in-sync
+    /// secondary may take over from it.
+    #[error("{by:?} may not ask for this: {primary:?} is the primary")]
+    NotEntitled {
+        /// Who asked.
+        by: NodeId,
+        /// Who is the primary.
+        primary: NodeId,
+    },
+    /// The new primary's pool has failed, or has been opened anew since it was brought level.
+    #[error("{node:?} was restarted and must be brought level before it can be primary")]
+    PrimaryNotLevel {
+        /// The primary named.
+        node: NodeId,
+    },
+    /// A primary's replica can't be taken away.
+    #[error("{node:?} is the primary: have it hand over first")]
+    IsPrimary {
+        /// The primary.
+        node: NodeId,
+    },
+    /// The node holds a replica of the slice already.
+    #[error("{node:?} holds a replica of this slice already")]
+    AlreadyPlaced {
+        /// The node.
+        node: NodeId,
+    },
+    /// The pool is failed, draining or gone, or its node is.
+    #[error("{pool:?} takes no replicas")]
+    TakesNone {
+        /// The pool.
+        pool: PoolId,
+    },
 }
 
 impl SliceConfig {
@@ -129,6 +164,39 @@ impl SliceConfig {
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.in_sync.iter().chain(&self.joining).find(|member| member.node == node)
+    }
+
+    /// Whether the node that asks for `change` may: the primary for everything that is its own
+    /// business, an in-sync secondary to take over from a silent primary, any in-sync member after
+    /// all were restarted.
+    ///
+    /// # Errors
+    /// [`ChangeRefused::NotEntitled`].
+    pub fn check_entitled(&self, change: &SliceChange) -> Result<(), ChangeRefused> {
+        let by_primary = change.by == self.primary;
+        let by_member = self.in_sync_member(change.by).is_some();
+        let entitled = match change.reason {
+            ChangeReason::SecondaryLost
+            | ChangeReason::PrimaryResigned
+            | ChangeReason::Joined
+            | ChangeReason::HandOver
+            | ChangeReason::PrimaryRestarted => by_primary,
+            ChangeReason::PrimaryLost => {
+                by_member
+                    && !by_primary
+                    && change.primary == change.by
+                    // Where the minimum forbids to drop the silent primary, it stays listed: the new
+                    // one serves nothing, but brings other replicas level until there are enough.
+                    && (self.in_sync.len() <= self.min_in_sync as usize
+                        || change.in_sync.iter().all(|member| member.node != self.primary))
+            }
+            ChangeReason::AllRestarted => by_member,
+        };
+        if entitled {
+            Ok(())
+        } else {
+            Err(ChangeRefused::NotEntitled { by: change.by, primary: self.primary })
+        }
     }
 
     /// Applies `change`; `opened` tells the incarnation that each pool has now (a member that is
@@ -151,12 +219,20 @@ impl SliceConfig {
             let unchanged = self.in_sync.contains(member);
             let placed = self.member(member.node).is_some_and(|m| m.pool == member.pool);
             let current = opened(member.pool) == Some(member.incarnation);
-            if !unchanged && !(placed && current) {
+            let level = placed && current;
+            if !unchanged && !level {
                 return Err(ChangeRefused::UnknownMember { node: member.node });
             }
         }
-        if !change.in_sync.iter().any(|member| member.node == change.primary) {
+        if has_duplicates(&change.in_sync) {
+            return Err(ChangeRefused::UnknownMember { node: change.primary });
+        }
+        let Some(primary) = change.in_sync.iter().find(|member| member.node == change.primary)
+        else {
             return Err(ChangeRefused::PrimaryNotInSync { node: change.primary });
+        };
+        if opened(primary.pool) != Some(primary.incarnation) {
+            return Err(ChangeRefused::PrimaryNotLevel { node: change.primary });
         }
         let left = u32::try_from(change.in_sync.len()).expect("a slice has few replicas");
         if left < self.min_in_sync && change.in_sync.len() < self.in_sync.len() {
@@ -169,8 +245,15 @@ impl SliceConfig {
         self.in_sync.clone_from(&change.in_sync);
         self.in_sync.sort_unstable();
         self.primary = change.primary;
-        self.tail_lost = change.reason == ChangeReason::AllRestarted;
         self.epoch = self.epoch.next();
+        if change.reason == ChangeReason::AllRestarted {
+            self.tail_lost = self.epoch;
+        }
         Ok(())
     }
+}
+
+/// Whether two of `members` are on one node.
+fn has_duplicates(members: &[Member]) -> bool {
+    members.iter().enumerate().any(|(i, a)| members[..i].iter().any(|b| a.node == b.node))
 }
