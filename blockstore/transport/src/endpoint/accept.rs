@@ -1,0 +1,202 @@
+//! Takes connections and finds out what they are for.
+//!
+//! ```text
+//!   accept ──▶ permit? ──▶ client hello ──ALPN──▶ node stream   (endpoint/incoming.rs)
+//!                │no          within 5 s       ├▶ request to join
+//!                ▼                             └▶ HTTP: handed to the API with its half-done handshake
+//!              closed
+//! ```
+//! A stranger gets no further than this file: at most 64 connections at a time, 16 from one address,
+//! 5 seconds each, one thread each.
+#![allow(clippy::disallowed_methods)] // A shell: pauses when the system has no descriptors left.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustls::server::{Accepted, Acceptor};
+use rustls::{ServerConnection, Stream};
+use thiserror::Error;
+
+use crate::assembler::Assembler;
+use crate::endpoint::core::Core;
+use crate::endpoint::incoming;
+use crate::endpoint::permits::Permit;
+use crate::proto::{self, FrameError, Kind};
+use crate::tls::config::Purpose;
+use crate::tls::timed::Timed;
+
+/// The whole of a request to join, but for the cluster's own work on it.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+/// The longest first message of a client that is listened to.
+const MAX_CLIENT_HELLO: usize = 16 << 10;
+/// The pause after the system refused a connection or a thread.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a connection was closed before it was anything.
+#[derive(Debug, Error)]
+pub(crate) enum AcceptError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Tls(#[from] rustls::Error),
+    #[error("bad frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("it asks for no protocol that is served here")]
+    Protocol,
+    #[error("it closed the connection before it said what it wants")]
+    Closed,
+    #[error("too many unauthenticated connections")]
+    TooMany,
+    #[error("too many requests to join from this address")]
+    TooManyJoins,
+    #[error("this node takes no {0}")]
+    NotServed(&'static str),
+}
+
+/// The body of the accepting thread.
+pub(crate) fn run(core: &Arc<Core>) {
+    loop {
+        let accepted = core.listener.accept();
+        if core.is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((socket, peer)) => admit(core, socket, peer),
+            Err(error) => {
+                core.log_refusal(core.address, &error);
+                std::thread::sleep(EXHAUSTED_PAUSE);
+            }
+        }
+    }
+}
+
+/// Gives a new connection its thread, if there is room.
+fn admit(core: &Arc<Core>, socket: TcpStream, peer: SocketAddr) {
+    let Some(permit) = core.permits.take(peer.ip()) else {
+        core.log_refusal(peer, &AcceptError::TooMany);
+        return;
+    };
+    let shared = Arc::clone(core);
+    let spawned = core.spawn("mooring-in", move || {
+        if let Err(error) = serve(&shared, socket, peer, permit) {
+            shared.log_refusal(peer, &error);
+        }
+    });
+    if let Err(error) = spawned {
+        core.log_refusal(peer, &error);
+        std::thread::sleep(EXHAUSTED_PAUSE);
+    }
+}
+
+fn serve(
+    core: &Arc<Core>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+) -> Result<(), AcceptError> {
+    let mut timed = Timed::new(&socket, core.limits().handshake);
+    let (received, accepted) = first_message(&mut timed)?;
+    let hello = accepted.client_hello();
+    match Purpose::of(&hello).ok_or(AcceptError::Protocol)? {
+        Purpose::Node => {
+            drop(accepted);
+            incoming::run(core, socket, peer, &received, permit)
+        }
+        Purpose::Join => join(core, &socket, peer, accepted),
+        Purpose::Http => {
+            let Some(http) = &core.services().http else {
+                return Err(AcceptError::NotServed("HTTP"));
+            };
+            socket.set_read_timeout(None)?;
+            socket.set_write_timeout(None)?;
+            http.accepted(socket, peer, accepted, Arc::clone(&core.configs().http_server));
+            Ok(())
+        }
+    }
+}
+
+/// Reads the client's first message; gives its bytes too, for whoever begins anew.
+fn first_message(io: &mut Timed<'_>) -> Result<(Vec<u8>, Accepted), AcceptError> {
+    let mut acceptor = Acceptor::default();
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = io.read(&mut buffer)?;
+        if count == 0 {
+            return Err(AcceptError::Closed);
+        }
+        received.extend_from_slice(&buffer[..count]);
+        if received.len() > MAX_CLIENT_HELLO {
+            return Err(AcceptError::Protocol);
+        }
+        let mut input = &buffer[..count];
+        while !input.is_empty() {
+            if acceptor.read_tls(&mut input)? == 0 {
+                return Err(AcceptError::Protocol);
+            }
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok((received, accepted)),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                // The refusal is what gets reported.
+                let _ = alert.write_all(io);
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+/// Serves one request to join.
+fn join(
+    core: &Arc<Core>,
+    socket: &TcpStream,
+    peer: SocketAddr,
+    accepted: Accepted,
+) -> Result<(), AcceptError> {
+    let Some(handler) = &core.services().join else {
+        return Err(AcceptError::NotServed("requests to join"));
+    };
+    if !core.joins.allow(peer.ip()) {
+        return Err(AcceptError::TooManyJoins);
+    }
+    let mut timed = Timed::new(socket, JOIN_LIMIT);
+    let config = Arc::clone(&core.configs().join_server);
+    let mut tls = match accepted.into_connection(config) {
+        Ok(tls) => tls,
+        Err((error, mut alert)) => {
+            // The refusal is what gets reported.
+            let _ = alert.write_all(&mut timed);
+            return Err(error.into());
+        }
+    };
+    let request = read_request(&mut tls, &mut timed)?;
+    let answer = handler.join(peer, request);
+    let frame = proto::encode_single(Kind::JoinResponse, &answer)?;
+    // The cluster's work on the request isn't the peer's fault: it has the time to read anew.
+    let mut timed = Timed::new(socket, JOIN_LIMIT);
+    Stream::new(&mut tls, &mut timed).write_all(&frame)?;
+    tls.send_close_notify();
+    while tls.wants_write() {
+        tls.write_tls(&mut timed)?;
+    }
+    Ok(())
+}
+
+fn read_request(tls: &mut ServerConnection, io: &mut Timed<'_>) -> Result<Bytes, AcceptError> {
+    let mut stream = Stream::new(tls, io);
+    let mut assembler = Assembler::new(Kind::JoinRequest);
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(AcceptError::Closed);
+        }
+        if let Some(parts) = assembler.feed(&mut &buffer[..count])? {
+            return parts.into_iter().next().ok_or(AcceptError::Closed);
+        }
+    }
+}
