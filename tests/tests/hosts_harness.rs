@@ -6,16 +6,16 @@
     reason = "real processes run in real time; in a test's functions too a panic is the report"
 )]
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use mooring_tests::hosts::{
-    Failure, FileSystem, Fio, Hosts, Result, StallMeter, corrupt, loop_devices, milliseconds,
-    on_hosts, seconds, sweep, wait_until,
+    Failure, FileSystem, Fio, Host, Hosts, LoopDevice, Result, StallMeter, corrupt, loop_devices,
+    milliseconds, on_hosts, seconds, sweep, wait_until,
 };
 
 /// Whether a ping from one host to another is answered within a second.
@@ -54,10 +54,11 @@ fn host_sees_only_its_own_processes_and_files() {
         let note = fs::read_to_string(hosts[1].disk().join("note")).unwrap();
         assert_eq!(note, "mine\n");
 
-        let sleeper = hosts[1].spawn("exec -a sleeps-on-host1 sleep 1000")?;
-        sleeper.pid()?;
-        let listed = "ls /proc | grep -c '^[0-9]'; cat /proc/[0-9]*/cmdline | tr '\\0' ' '";
-        assert!(hosts[1].run(listed)?.stdout.contains("sleeps-on-host1"));
+        let _sleeper = hosts[1].spawn("exec -a sleeps-on-host1 sleep 1000")?;
+        let listed = "cat /proc/[0-9]*/cmdline";
+        wait_until(seconds(10), "host1 sees its own process", || {
+            Ok(hosts[1].run(listed)?.stdout.contains("sleeps-on-host1"))
+        })?;
         assert!(!hosts[2].run(listed)?.stdout.contains("sleeps-on-host1"));
         Ok(())
     });
@@ -128,7 +129,7 @@ fn power_cut_ends_everything_and_keeps_the_disk() {
         hosts[1].run("echo kept >/var/lib/mooring/note; echo lost >/run/note")?;
         hosts[1].run("setsid bash -c 'sleep 1000 & disown; sleep 1000' >/dev/null 2>&1 &")?;
         let sleeper = hosts[1].spawn("sleep 1000")?;
-        let pid = sleeper.pid()?;
+        let pid = sleeper.pid();
         hosts[1].power_cut()?;
         assert!(!hosts[1].is_on());
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the process outlived the power cut");
@@ -317,104 +318,106 @@ fn stall_meter_sees_the_stall_and_the_error() {
 
 // -- nothing is left behind ------------------------------------------------------------------------
 
-/// All of the machine's that hosts make use of, to be compared before and after.
-#[derive(Debug, PartialEq, Eq)]
-struct Traces {
-    mounts: BTreeSet<String>,
-    loops: BTreeSet<PathBuf>,
-    namespaces: BTreeSet<String>,
-    directories: BTreeSet<PathBuf>,
+/// A directory that all hosts of a test are made in, and what can be found on the machine of them.
+struct Scratch(tempfile::TempDir);
+
+/// What is left of hosts: none of it, once they are gone.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Leftovers {
+    mounts: Vec<String>,
+    loops: Vec<LoopDevice>,
+    processes: Vec<String>,
+    files: Vec<PathBuf>,
 }
 
-impl Traces {
-    fn now() -> Self {
+impl Scratch {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        // SAFETY: under nextest, the only runner of these tests, a test is alone in its process.
+        unsafe { std::env::set_var("TMPDIR", scratch.path()) };
+        Self(scratch)
+    }
+
+    fn has(&self, mess: &[PathBuf]) -> Leftovers {
+        let path = self.0.path().display().to_string();
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let point = |line: &str| line.split(' ').nth(4).map(str::to_owned);
-        Self {
-            mounts: mountinfo.lines().filter_map(point).collect(),
-            loops: loop_devices().unwrap().into_iter().map(|device| device.device).collect(),
-            namespaces: ours("MOORING_HOST="),
-            directories: directories(),
+        let lines = mountinfo.lines().filter(|line| line.contains(&path)).map(str::to_owned);
+        let mut loops = loop_devices().unwrap();
+        // A device's number may go to somebody else's file once it is free.
+        let messy = |one: &LoopDevice| one.backing_file.ends_with("/image");
+        loops.retain(|one| {
+            one.backing_file.contains(&path) || mess.contains(&one.device) && messy(one)
+        });
+        let entries = fs::read_dir(self.0.path()).unwrap().flatten();
+        Leftovers {
+            mounts: lines.collect(),
+            loops,
+            processes: self.processes(),
+            files: entries.map(|entry| entry.path()).collect(),
         }
+    }
+
+    /// Processes that were started in hosts made here, and those that keep network namespaces.
+    fn processes(&self) -> Vec<String> {
+        let mark = format!("MOORING_HOST={}", self.0.path().display());
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let marked = |path: &PathBuf| {
+            let environment = fs::read(path.join("environ")).unwrap_or_default();
+            environment.split(|&byte| byte == 0).any(|one| one.starts_with(mark.as_bytes()))
+        };
+        let paths = entries.map(|entry| entry.path()).filter(marked);
+        paths.map(|path| fs::read_to_string(path.join("comm")).unwrap_or_default()).collect()
+    }
+
+    fn is_clean_soon(&self, mess: &[PathBuf]) {
+        wait_until(seconds(10), "nothing is left", || match self.has(mess) {
+            none if none == Leftovers::default() => Ok(true),
+            some => Err(Failure::Wrong(format!("{some:#?}"))),
+        })
+        .unwrap();
     }
 }
 
-/// The pid namespaces of processes that were started in hosts of this test process.
-fn ours(mark: &str) -> BTreeSet<String> {
-    let mark = format!("{mark}{}", std::env::temp_dir().display());
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let marked = environment.split(|&byte| byte == 0).any(|v| v.starts_with(mark.as_bytes()));
-        if marked && let Ok(namespace) = fs::read_link(entry.path().join("ns/pid")) {
-            found.insert(namespace.display().to_string());
-        }
-    }
-    found
-}
-
-fn directories() -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
-    let named = |path: &PathBuf| path.to_string_lossy().contains("mooring-hosts.");
-    entries.map(|entry| entry.path()).filter(named).collect()
-}
-
-/// What every kind of leftover could come from: processes, mounts, a loop device, a FUSE-less file
-/// system that only the host has with another loop device on it.
-fn make_a_mess(host: &mooring_tests::hosts::Host) -> Result<()> {
-    host.run(
+/// What every kind of leftover could come from: processes, mounts, a loop device on the host's disk,
+/// and one on a file system that nobody but the host can see. Returns the two devices.
+fn make_a_mess(host: &Host) -> Result<Vec<PathBuf>> {
+    let devices = host.run(
         "setsid sleep 1000 >/dev/null 2>&1 &
-         truncate -s 64M /var/lib/mooring/image && losetup -f --show /var/lib/mooring/image >/run/loop
-         mkfs.ext4 -q $(cat /run/loop) && mkdir /mnt/v && mount $(cat /run/loop) /mnt/v
-         mkdir /run/own && mount -t tmpfs own /run/own && truncate -s 64M /run/own/image
-         losetup -f --show /run/own/image >/run/loop2
-         mkfs.ext4 -q $(cat /run/loop2) && mkdir /mnt/w && mount $(cat /run/loop2) /mnt/w",
-    )
-    .map(|_| ())
-}
-
-fn settles_to(before: &Traces) -> Result<()> {
-    wait_until(seconds(10), &format!("all is as it was: {before:#?}"), || {
-        let now = Traces::now();
-        if now == *before { Ok(true) } else { Err(Failure::Wrong(format!("now: {now:#?}"))) }
-    })
-}
-
-/// Each test of leftovers has a scratch directory of its own, so that other runs don't disturb it.
-/// Loop devices of other runs do come and go: they are compared only if nobody else makes any.
-fn in_own_scratch(test: impl FnOnce()) {
-    let scratch = tempfile::tempdir().unwrap();
-    // SAFETY: under nextest, the only runner of these tests, a test is alone in its process.
-    unsafe { std::env::set_var("TMPDIR", scratch.path()) };
-    test();
+         one=/var/lib/mooring/image two=/run/own/image
+         mkdir /mnt/v /mnt/w /run/own && mount -t tmpfs own /run/own && truncate -s 64M $one $two
+         one=$(losetup -f --show $one) && mkfs.ext4 -q $one && mount $one /mnt/v && echo $one
+         two=$(losetup -f --show $two) && mkfs.ext4 -q $two && mount $two /mnt/w && echo $two",
+    )?;
+    let devices: Vec<PathBuf> = devices.stdout.lines().map(PathBuf::from).collect();
+    assert_eq!(devices.len(), 2, "{devices:?}");
+    Ok(devices)
 }
 
 #[test]
 fn nothing_is_left_after_drop() {
-    in_own_scratch(|| {
-        let before = Traces::now();
-        let hosts = Hosts::up(2).unwrap();
-        make_a_mess(&hosts[1]).unwrap();
-        assert_eq!(loop_devices().unwrap().len(), before.loops.len() + 2);
-        drop(hosts);
-        settles_to(&before).unwrap();
-    });
+    let scratch = Scratch::new();
+    let hosts = Hosts::up(2).unwrap();
+    let mess = make_a_mess(&hosts[1]).unwrap();
+    let there = scratch.has(&mess);
+    assert_eq!((there.loops.len(), there.files.len()), (2, 1), "{there:#?}");
+    assert!(there.processes.len() > 3, "{there:#?}");
+    drop(hosts);
+    scratch.is_clean_soon(&mess);
 }
 
 #[test]
 fn nothing_is_left_after_a_panic() {
-    in_own_scratch(|| {
-        let before = Traces::now();
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            on_hosts(2, |hosts| {
-                make_a_mess(&hosts[2])?;
-                hosts[1].run("exit 3").map(|_| ())
-            });
-        }));
-        let message = panicked.unwrap_err().downcast::<String>().unwrap();
-        assert!(message.contains("host1") && message.contains("ended with 3"), "{message}");
-        settles_to(&before).unwrap();
-    });
+    let scratch = Scratch::new();
+    let mut mess = Vec::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        on_hosts(2, |hosts| {
+            mess = make_a_mess(&hosts[2])?;
+            hosts[1].run("exit 3").map(|_| ())
+        });
+    }));
+    let message = panicked.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("host1") && message.contains("ended with 3"), "{message}");
+    scratch.is_clean_soon(&mess);
 }
 
 #[test]
@@ -423,36 +426,32 @@ fn sweep_removes_what_a_killed_test_left() {
     if std::env::var_os(CHILD).is_some() {
         // The test that is killed: it runs this same function in a process of its own.
         let hosts = Hosts::up(2).unwrap();
-        make_a_mess(&hosts[1]).unwrap();
-        println!("messy");
+        let mess = make_a_mess(&hosts[1]).unwrap();
+        println!("\nmess {} {}", mess[0].display(), mess[1].display());
         std::thread::sleep(seconds(1000));
     }
-    in_own_scratch(|| {
-        let before = Traces::now();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sweep_removes_what_a_killed_test_left", "--nocapture"])
-            .env(CHILD, "1")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut printed = std::io::BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("messy") {
-            line.clear();
-            let read = std::io::BufRead::read_line(&mut printed, &mut line).unwrap();
-            assert_ne!(read, 0, "the child ended before it had made a mess");
-        }
-        let standing = directories();
-        sweep().unwrap();
-        assert_eq!((directories(), standing.len()), (standing, 1), "a living test was swept");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // The hosts end by themselves; files and loop devices are the sweep's.
-        wait_until(seconds(10), "the hosts end", || Ok(ours("MOORING_HOST=").is_empty())).unwrap();
-        let swept = sweep().unwrap();
-        assert!(swept.left.is_empty(), "{swept:?}");
-        settles_to(&before).unwrap();
-    });
+    let scratch = Scratch::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sweep_removes_what_a_killed_test_left", "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mess = lines.map_while(std::result::Result::ok).find(|line| line.starts_with("mess "));
+    let mess: Vec<PathBuf> =
+        mess.expect("the child makes a mess").split(' ').skip(1).map(PathBuf::from).collect();
+
+    sweep().unwrap();
+    let there = scratch.has(&mess);
+    assert_eq!((there.loops.len(), there.files.len()), (2, 1), "a living test was swept");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The hosts end by themselves; files and loop devices are the sweep's.
+    wait_until(seconds(10), "the hosts end", || Ok(scratch.processes().is_empty())).unwrap();
+    let swept = sweep().unwrap();
+    assert!(swept.left.is_empty(), "{swept:?}");
+    scratch.is_clean_soon(&mess);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The first process of a host: makes the host's view of the machine, says that it is ready, and waits
 # for the end of its input. Runs in new mount, network, pid, uts and ipc namespaces.
 set -eu
@@ -6,6 +7,11 @@ dir=$1 number=$2
 # Our id as the machine sees it: /proc is still the machine's.
 read -r pid _ </proc/self/stat
 hostname "host$number"
+
+# What others have mounted on the machine is theirs to unmount: a copy here would keep it busy.
+while read -r _ _ _ _ point rest; do
+  case $rest in *" - fuse"* | *" /dev/loop"*) umount -l "$point" 2>/dev/null || true ;; esac
+done <<<"$(tac /proc/self/mountinfo)"
 mount -t proc proc /proc
 
 # sysfs shows the network of whoever mounts it; control groups are mounted inside the old one.

@@ -52,7 +52,7 @@ impl Host {
     /// # Errors
     /// It isn't running, or can't be ended.
     pub fn kill_mountd(&self) -> Result<()> {
-        self.with_running(|process| process.kill())
+        self.with_running(Process::kill)
     }
 
     /// Asks the daemon to end (SIGTERM) and waits for it.
@@ -70,7 +70,10 @@ impl Host {
     /// # Errors
     /// It isn't running.
     pub fn signal_mountd(&self, signal: Signal) -> Result<()> {
-        self.with_running(|process| process.signal(signal))
+        self.with_running(|process| {
+            process.signal(signal);
+            Ok(())
+        })
     }
 
     /// The daemon's process id on the machine.
@@ -78,12 +81,12 @@ impl Host {
     /// # Errors
     /// It isn't running.
     pub fn mountd_pid(&self) -> Result<i32> {
-        self.with_running(|process| process.pid())
+        self.with_running(|process| Ok(process.pid()))
     }
 
     /// Whether the daemon runs.
     pub fn mountd_is_running(&self) -> bool {
-        self.daemon().as_mut().is_some_and(|daemon| daemon.process.is_running())
+        self.daemon().as_ref().is_some_and(|daemon| daemon.process.is_running())
     }
 
     /// The file with all that daemons of this host have printed.
@@ -134,9 +137,9 @@ impl Host {
         }
     }
 
-    fn with_running<T>(&self, act: impl FnOnce(&mut Process) -> Result<T>) -> Result<T> {
-        let mut slot = self.daemon();
-        let running = slot.as_mut().map(|daemon| &mut daemon.process);
+    fn with_running<T>(&self, act: impl FnOnce(&Process) -> Result<T>) -> Result<T> {
+        let slot = self.daemon();
+        let running = slot.as_ref().map(|daemon| &daemon.process);
         if let Some(process) = running
             && process.is_running()
         {

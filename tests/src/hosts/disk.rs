@@ -27,7 +27,7 @@ impl Host {
         let file = self.directory().join(format!("{name}.disk"));
         let made = File::create_new(&file).and_then(|made| made.set_len(bytes));
         made.map_err(Failure::io(file.display().to_string()))?;
-        let output = losetup(&["--show", "--find", "--direct-io=on"], &file)?;
+        let output = losetup(&["--show", "--find"], &file)?;
         Ok(LoopDisk { device: PathBuf::from(output.trim()), file, bytes })
     }
 }

@@ -1,6 +1,7 @@
 //! One host: its power, its cable, and what runs on it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +16,7 @@ use super::failure::{Failure, Result};
 use super::keeper::Keeper;
 use super::loops::{self, DeviceNumber};
 use super::network::{self, Network};
-use super::process::{OnDrop, Output, Process};
+use super::process::{Children, OnDrop, Output, Process};
 use super::{seconds, tasks};
 
 /// How long a command may take that nobody gave another limit.
@@ -29,6 +30,7 @@ pub struct Host {
     network: Arc<Network>,
     keeper: Mutex<Option<Keeper>>,
     commands: AtomicUsize,
+    children: Children,
     pub(super) daemon: Mutex<Option<Daemon>>,
 }
 
@@ -49,6 +51,7 @@ impl Host {
             network,
             keeper: Mutex::new(None),
             commands: AtomicUsize::new(0),
+            children: Children::default(),
             daemon: Mutex::new(None),
         })
     }
@@ -94,6 +97,7 @@ impl Host {
         if keeper.is_some() {
             return Ok(());
         }
+        loops::note_machine_mounts(&self.directory)?;
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--fork"])
@@ -117,10 +121,10 @@ impl Host {
     pub fn power_cut(&self) -> Result<()> {
         let mut slot = self.keeper();
         let Some(mut keeper) = slot.take() else { return Ok(()) };
-        let own = own_devices(keeper.pid());
+        let own = self.own_devices(keeper.pid());
         // Its end of the cable dies with it, in a moment of the kernel's choice; now is better.
         let disconnected = self.network.disconnect(self.number);
-        let ended = keeper.kill(seconds(30));
+        let ended = keeper.kill(seconds(30), || self.children.reap());
         self.daemon().take();
         loops::detach_on_devices(&own)?;
         if !ended {
@@ -208,13 +212,13 @@ impl Host {
         files: (PathBuf, PathBuf),
         dropped: OnDrop,
     ) -> Result<Process> {
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--target", &self.init()?.to_string()])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--", "bash", "-c", text])
-            .env("PATH", super::machine::search_path())
-            .env("MOORING_HOST", &self.directory);
-        Process::start(command, self.name(), text.into(), files, dropped)
+        let path = super::machine::search_path();
+        let environment =
+            [("PATH", OsStr::new(&path)), ("MOORING_HOST", self.directory.as_os_str())];
+        let place = (self.name(), self.init()?);
+        let process = Process::start(place, text, &environment, files, dropped)?;
+        self.children.add(&process);
+        Ok(process)
     }
 
     /// Sends a signal to every process of the host: with SIGSTOP a host that hangs.
@@ -273,23 +277,17 @@ impl Host {
     pub(super) fn daemon(&self) -> MutexGuard<'_, Option<Daemon>> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The file systems that processes of a host have mounted and the machine has not.
-fn own_devices(init: i32) -> BTreeSet<DeviceNumber> {
-    let mounts = |pid: &str| {
-        let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-        loops::mounted_devices(&text)
-    };
-    let mut own = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    for pid in tasks::in_namespace_of(init) {
-        if seen.insert(fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()) {
-            own.extend(mounts(&pid.to_string()));
+    /// The file systems that processes of the host have mounted and the machine has and had not.
+    fn own_devices(&self, init: i32) -> BTreeSet<DeviceNumber> {
+        let mut own = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for pid in tasks::in_namespace_of(init) {
+            if seen.insert(fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()) {
+                own.extend(loops::devices_mounted_in(format!("/proc/{pid}/mountinfo")));
+            }
         }
+        loops::remove_machine_mounts(&self.directory, &mut own);
+        own
     }
-    for device in mounts("self") {
-        own.remove(&device);
-    }
-    own
 }

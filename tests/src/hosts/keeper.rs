@@ -57,14 +57,15 @@ impl Keeper {
     }
 
     /// Kills the process, and with it all of its pid namespace, if it has one; says whether all was
-    /// over within `limit`.
-    pub(super) fn kill(&mut self, limit: Duration) -> bool {
+    /// over within `limit`. `reap` must reap those of its processes that are children of ours.
+    pub(super) fn kill(&mut self, limit: Duration, reap: impl Fn()) -> bool {
         tasks::signal(self.pid, Signal::SIGKILL);
         let began = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if began.elapsed() >= limit {
                 return false;
             }
+            reap();
             thread::sleep(Duration::from_millis(2));
         }
         true
@@ -74,6 +75,6 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         // What can't be ended was reported by whoever called `kill`; the closing pipe tries again.
-        self.kill(Duration::from_secs(1));
+        self.kill(Duration::from_secs(1), || {});
     }
 }

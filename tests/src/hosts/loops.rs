@@ -73,6 +73,31 @@ pub(super) fn mounted_devices(mountinfo: &str) -> BTreeSet<DeviceNumber> {
     mountinfo.lines().filter_map(|line| Some(line.split(' ').nth(2)?.to_owned())).collect()
 }
 
+/// The same, of a file that has such a list; none if it can't be read.
+pub(super) fn devices_mounted_in(file: impl AsRef<Path>) -> BTreeSet<DeviceNumber> {
+    mounted_devices(&fs::read_to_string(file).unwrap_or_default())
+}
+
+/// Where a host's directory tells what the machine had mounted when the host was booted.
+const MACHINE_MOUNTS: &str = "machine-mounts";
+
+/// Writes that down.
+pub(super) fn note_machine_mounts(directory: &Path) -> Result<()> {
+    let noted = fs::read("/proc/self/mountinfo")
+        .and_then(|mounts| fs::write(directory.join(MACHINE_MOUNTS), mounts));
+    noted.map_err(Failure::io("noting what is mounted"))
+}
+
+/// Takes away from a host's file systems what the machine had mounted then or has now: what others
+/// made must not be touched.
+pub(super) fn remove_machine_mounts(directory: &Path, devices: &mut BTreeSet<DeviceNumber>) {
+    for file in [directory.join(MACHINE_MOUNTS), "/proc/self/mountinfo".into()] {
+        for device in devices_mounted_in(file) {
+            devices.remove(&device);
+        }
+    }
+}
+
 /// Detaches what lies on one of `devices`: file systems that only hosts had mounted.
 pub(super) fn detach_on_devices(devices: &BTreeSet<DeviceNumber>) -> Result<Vec<LoopDevice>> {
     let mut found = loop_devices()?;

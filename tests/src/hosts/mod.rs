@@ -41,6 +41,7 @@
 
 mod daemon;
 mod disk;
+mod enter;
 mod failure;
 mod fio;
 mod fsck;

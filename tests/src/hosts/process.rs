@@ -1,9 +1,12 @@
 //! A command in a host, running or ended.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +14,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::failure::{Failure, Result};
-use super::{milliseconds, seconds, tasks};
+use super::{enter, milliseconds, seconds, tasks};
 
 /// What a command printed, and how it ended.
 #[derive(Debug, Clone)]
@@ -36,10 +39,36 @@ impl Output {
 pub struct Process {
     place: String,
     command: String,
-    child: Child,
+    child: Arc<Mutex<Child>>,
+    pid: i32,
     stdout: PathBuf,
     stderr: PathBuf,
     dropped: OnDrop,
+}
+
+/// The processes that were started in a host, to be reaped at its end: as long as one of them is
+/// waiting for its parent, which is us, the host's first process waits too.
+#[derive(Debug, Default)]
+pub(super) struct Children(Mutex<Vec<Arc<Mutex<Child>>>>);
+
+impl Children {
+    pub(super) fn add(&self, process: &Process) {
+        self.reap();
+        self.lock().push(Arc::clone(&process.child));
+    }
+
+    pub(super) fn reap(&self) {
+        self.lock().retain(|child| matches!(look(child), Ok(None)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Mutex<Child>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a child ended, if it has; the answer stays the same however often it is asked for.
+fn look(child: &Mutex<Child>) -> io::Result<Option<ExitStatus>> {
+    child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()
 }
 
 /// What dropping the handle does to the process.
@@ -50,11 +79,11 @@ pub(super) enum OnDrop {
 }
 
 impl Process {
-    /// Starts `command` (a program that runs `text` in `place`), its outputs going to the two files.
+    /// Starts a line of bash in the host whose first process is `init`, its outputs added to two files.
     pub(super) fn start(
-        mut command: Command,
-        place: String,
-        text: String,
+        (place, init): (String, i32),
+        text: &str,
+        environment: &[(&str, &OsStr)],
         (stdout, stderr): (PathBuf, PathBuf),
         dropped: OnDrop,
     ) -> Result<Self> {
@@ -62,53 +91,40 @@ impl Process {
             let file = File::options().append(true).create(true).open(path);
             file.map_err(Failure::io(path.display().to_string()))
         };
+        let mut command = Command::new("bash");
+        command.args(["-c", text]).envs(environment.iter().copied()).process_group(0);
         command.stdin(Stdio::null()).stdout(append(&stdout)?).stderr(append(&stderr)?);
-        let child = command
-            .process_group(0)
-            .spawn()
+        let child = enter::spawn_in(init, &mut command)
             .map_err(Failure::io(format!("{place}: starting `{text}`")))?;
-        Ok(Self { place, command: text, child, stdout, stderr, dropped })
+        let pid = child.id().cast_signed();
+        let child = Arc::new(Mutex::new(child));
+        Ok(Self { place, command: text.into(), child, pid, stdout, stderr, dropped })
     }
 
-    /// The id, on the machine, of the command itself.
-    ///
-    /// # Errors
-    /// [`Failure::Timeout`] if it doesn't start or is over at once.
-    pub fn pid(&self) -> Result<i32> {
-        // nsenter enters the host's pid namespace by a child: that is the command.
-        let nsenter = self.child.id().cast_signed();
-        let mut found = None;
-        let what = format!("{}: a process of `{}`", self.place, self.command);
-        super::wait_until(seconds(5), &what, || {
-            found = tasks::child_of(nsenter);
-            Ok(found.is_some())
-        })?;
-        found.ok_or(Failure::Wrong(what))
+    /// The id, on the machine, of the process: bash, or what it has become by `exec`.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
-    /// Sends a signal to the command itself, not to what it started.
-    ///
-    /// # Errors
-    /// The command is over.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        tasks::signal(self.pid()?, signal);
-        Ok(())
+    /// Sends a signal to that process, not to what it started.
+    pub fn signal(&self, signal: Signal) {
+        tasks::signal(self.pid, signal);
     }
 
-    /// Kills the command (not what it started, such as a daemon's holder) and waits for its end.
+    /// Kills that process (not what it started, such as a daemon's holder) and waits for its end.
     ///
     /// # Errors
     /// It doesn't end within 30 s.
-    pub fn kill(&mut self) -> Result<()> {
+    pub fn kill(&self) -> Result<()> {
         if self.is_running() {
-            self.signal(Signal::SIGKILL)?;
+            self.signal(Signal::SIGKILL);
         }
         self.status(seconds(30)).map(|_| ())
     }
 
     /// Whether the command has not ended yet.
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    pub fn is_running(&self) -> bool {
+        matches!(look(&self.child), Ok(None))
     }
 
     /// What it has printed up to now.
@@ -121,7 +137,7 @@ impl Process {
     ///
     /// # Errors
     /// [`Failure::Timeout`] with what was printed up to then.
-    pub fn finish(mut self, limit: Duration) -> Result<Output> {
+    pub fn finish(self, limit: Duration) -> Result<Output> {
         let status = self.status(limit)?;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         Ok(Output { stdout: read(&self.stdout), stderr: read(&self.stderr), code })
@@ -141,11 +157,11 @@ impl Process {
         Err(Failure::Command { place, command, code: output.code, printed })
     }
 
-    fn status(&mut self, limit: Duration) -> Result<ExitStatus> {
+    fn status(&self, limit: Duration) -> Result<ExitStatus> {
         let began = Instant::now();
         let mut pause = milliseconds(1);
         loop {
-            let ended = self.child.try_wait();
+            let ended = look(&self.child);
             if let Some(status) = ended.map_err(Failure::io(format!("`{}`", self.command)))? {
                 return Ok(status);
             }
@@ -158,10 +174,10 @@ impl Process {
         }
     }
 
-    fn kill_group(&mut self) {
+    fn kill_group(&self) {
         if self.is_running() {
-            // nsenter and the command share a group, though not a pid namespace.
-            let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+            // Gone meanwhile is as good.
+            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
         }
         // A process that hangs in the kernel must not hang the test too: the host's end reports it.
         let _ = self.status(seconds(5));

@@ -131,8 +131,9 @@ fn kill_marked(directory: &Path, swept: &mut Swept) {
 fn dead_devices(directory: &Path) -> BTreeSet<DeviceNumber> {
     let mut dead = BTreeSet::new();
     for host in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let mounts = fs::read_to_string(host.path().join("mounts")).unwrap_or_default();
-        dead.extend(loops::mounted_devices(&mounts));
+        let mut own = loops::devices_mounted_in(host.path().join("mounts"));
+        loops::remove_machine_mounts(&host.path(), &mut own);
+        dead.append(&mut own);
     }
     if dead.is_empty() {
         return dead;
@@ -141,8 +142,7 @@ fn dead_devices(directory: &Path) -> BTreeSet<DeviceNumber> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(namespace) = fs::read_link(entry.path().join("ns/mnt")) else { continue };
         if namespaces.insert(namespace) {
-            let mounts = fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default();
-            for device in loops::mounted_devices(&mounts) {
+            for device in loops::devices_mounted_in(entry.path().join("mountinfo")) {
                 dead.remove(&device);
             }
         }

@@ -49,16 +49,6 @@ fn ancestors() -> BTreeSet<i32> {
     found
 }
 
-/// The only child of `parent`, once there is one.
-pub(super) fn child_of(parent: i32) -> Option<i32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    match fs::read_to_string(path) {
-        Ok(children) => children.split_whitespace().next()?.parse().ok(),
-        // Kernels without CONFIG_PROC_CHILDREN.
-        Err(_) => all().find(|&pid| stat(pid).is_some_and(|stat| stat.parent == parent)),
-    }
-}
-
 /// What of /proc/PID/stat is of use here.
 pub(super) struct Stat {
     /// R, S, D, T, Z...
