@@ -125,7 +125,7 @@ pub struct MountVolume {
     /// An existing directory, absolute, in the mount namespace of the daemon.
     pub dir: String,
     /// Options of the file system and of mount(8), such as `noatime`; those that only mount(8)
-    /// understands (`_netdev`, `nofail`, `x-*`) have been taken out.
+    /// understands (`_netdev`, `nofail`, `x-*`) and our own (`backend=`, `wait=`) have been taken out.
     #[serde(default)]
     pub options: Vec<String>,
     /// Mount it read-only.

@@ -28,6 +28,7 @@ mod node;
 mod pool;
 pub mod routes;
 mod size;
+mod slice;
 mod span;
 mod status;
 mod task;
@@ -47,6 +48,7 @@ pub use node::{ChangeLabels, ForceQuery, Node, NodeDetail, NodeState};
 pub use pool::{AddPool, Class, Pool, PoolBacking, PoolId, PoolSpeed, PoolState};
 pub use routes::{EVENTS_PAGE, EVENTS_WAIT, Route};
 pub use size::{ByteSize, ByteSizeError};
+pub use slice::{Replica, Resync, ResyncPhase, Role, Slice, Version};
 pub use span::{Span, SpanError};
 pub use status::{
     ClusterStatus, Counts, Health, LocalNode, Reason, Status, TransportKind, TransportStatus,
@@ -56,8 +58,7 @@ pub use task::{ProgressUnit, Task, TaskId, TaskKind, TaskState};
 pub use timestamp::Timestamp;
 pub use volume::{
     AcceptLoss, AcceptedLoss, AcceptedSlice, ChangeVolume, Chosen, ClassChoice, CreateVolume,
-    CreatedVolume, FileSystem, IoTimeout, Replica, ResizeVolume, Resync, ResyncPhase, Role, Slice,
-    Version, Volume, VolumeDetail, VolumePolicy,
+    CreatedVolume, FileSystem, IoTimeout, ResizeVolume, Volume, VolumeDetail, VolumePolicy,
 };
 
 /// The daemon's socket.

@@ -6,8 +6,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::device::{Attachment, Mount};
 use crate::name::{LabelKey, Labels, NodeName, VolumeName};
-use crate::pool::{Class, PoolId};
+use crate::pool::Class;
 use crate::size::ByteSize;
+use crate::slice::{Slice, Version};
 use crate::span::Span;
 use crate::status::{Health, Reason};
 use crate::timestamp::Timestamp;
@@ -285,117 +286,6 @@ pub struct VolumeDetail {
     pub attachment: Option<Attachment>,
     /// Where it is mounted on the attaching node, as far as the node that answers knows.
     pub mounts: Vec<Mount>,
-}
-
-/// The order of a write in its slice.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-pub struct Version {
-    /// The epoch under which it was ordered.
-    pub epoch: u32,
-    /// Its number in the slice's log.
-    pub sequence: u64,
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.epoch, self.sequence)
-    }
-}
-
-/// One slice, as the node that answers knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Slice {
-    /// Its place in the volume.
-    pub index: u32,
-    /// Its configuration number.
-    pub epoch: u32,
-    /// The node whose replica orders its writes.
-    pub primary: NodeName,
-    /// Whether this epoch began without certainty about unflushed writes.
-    pub tail_lost: bool,
-    /// The newest version ordered; none if the primary can't be asked.
-    pub last: Option<Version>,
-    /// How long the primary's lease still lasts: the shortest over its secondaries. None with one
-    /// replica, or if the primary can't be asked.
-    pub lease_left: Option<Span>,
-    /// Its replicas, by node.
-    pub replicas: Vec<Replica>,
-}
-
-/// What a replica does in its slice.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// In sync, and orders the writes.
-    Primary,
-    /// In sync.
-    Secondary,
-    /// Gets what it lacks.
-    Joining,
-    /// Can't be reached, or its pool failed.
-    Lost,
-}
-
-/// One slice's copy in one pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Replica {
-    /// The node it is on.
-    pub node: NodeName,
-    /// The pool it is in.
-    pub pool: PoolId,
-    /// What it does.
-    pub role: Role,
-    /// Up to which sequence it has received everything; none if not known.
-    pub received: Option<u64>,
-    /// Up to which sequence it has everything on media; none if not known.
-    pub durable: Option<u64>,
-    /// How many records it is behind the primary; none if not known.
-    pub lag_records: Option<u64>,
-    /// Since when it is lost.
-    pub lost_since: Option<Timestamp>,
-    /// When it will be placed elsewhere, if it stays lost.
-    pub replaced_at: Option<Timestamp>,
-    /// How far its join has come.
-    pub join: Option<Resync>,
-}
-
-/// Which step of a join is running.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum ResyncPhase {
-    /// Waiting for the replica, or for its turn.
-    Waiting,
-    /// What it has beyond the common position is being marked missing.
-    Superseding,
-    /// Blocks are being copied.
-    Copying,
-    /// All is copied, and being made durable.
-    Syncing,
-    /// The in-sync set is being changed.
-    Proposed,
-}
-
-/// How far a joining replica has come: an item of `GET /v1/volumes/{volume}/resync`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Resync {
-    /// The slice.
-    pub slice: u32,
-    /// The joining replica's node.
-    pub node: NodeName,
-    /// Which step.
-    pub phase: ResyncPhase,
-    /// Copied so far.
-    pub copied: ByteSize,
-    /// To copy in all, as far as known.
-    pub total: Option<ByteSize>,
-    /// Bytes per second now.
-    pub rate: ByteSize,
 }
 
 /// Body of `PUT /v1/volumes/{volume}/size`.

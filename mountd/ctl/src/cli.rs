@@ -30,6 +30,11 @@ Examples:
   mountctl mount db /srv/db
   mountctl status                          what is wrong, why, and what to do
 
+Environment:
+  MOORING_SOCKET   the daemon's socket, or tcp://HOST:PORT (a tunnel to it on this machine)
+  MOORING_TOKEN    the token that is sent over tcp
+  NO_COLOR         no colour at a terminal either
+
 In fstab:   db  /srv/db  mooring  _netdev  0 0
 
 Exit codes:
@@ -45,13 +50,10 @@ Exit codes:
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// The daemon's socket [default: /run/mooring/mountd.sock]
-    ///
-    /// A path, or tcp://HOST:PORT with a token in MOORING_TOKEN.
-    #[arg(long, global = true, env = "MOORING_SOCKET", value_name = "PATH", help_heading = GLOBAL)]
-    #[arg(hide_env_values = true)]
+    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
     pub socket: Option<String>,
 
-    /// How long to wait for each answer, such as 5s [default: depends on the request]
+    /// How long to wait for each answer, such as 5s [default: as the request needs]
     #[arg(long, global = true, value_name = "TIME", help_heading = GLOBAL)]
     pub timeout: Option<Span>,
 

@@ -8,7 +8,7 @@
 //! own exit codes: 0, 1 for a wrong call, 32 for a mount that failed.
 //!
 //! At boot the daemon, or the cluster's quorum, may come later than we do: a daemon that isn't there
-//! is asked again for [`DEFAULT_WAIT`], or `-o x-mooring.wait=T`. Whatever the daemon refuses is
+//! is asked again for [`DEFAULT_WAIT`], or `-o wait=T`. Whatever the daemon refuses is
 //! final at once.
 
 // A shell: how long it waits at boot is real time.
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use mooring_api::{Client, ErrorKind, MountVolume, NameError, VolumeName};
+use mooring_api::{Client, ErrorKind, MountVolume, NameError, Span, VolumeName};
 use tokio::time::MissedTickBehavior;
 
 use crate::failure::Failure;
@@ -76,10 +76,6 @@ pub fn is_called(argv0: Option<&OsString>) -> bool {
 
 /// Does what mount(8) asks for, and says on stderr why not.
 pub async fn main(arguments: &[OsString]) -> ExitCode {
-    let say = |text: &str| {
-        // There is nowhere to say that stderr is closed.
-        let _ = writeln!(std::io::stderr(), "mount.mooring: {text}");
-    };
     let call = match parse(arguments) {
         Ok(call) => call,
         Err(error) => {
@@ -106,6 +102,11 @@ pub async fn main(arguments: &[OsString]) -> ExitCode {
             ExitCode::from(MOUNT_FAILED)
         }
     }
+}
+
+fn say(text: &str) {
+    // There is nowhere to say that stderr is closed.
+    let _ = writeln!(std::io::stderr(), "mount.mooring: {text}");
 }
 
 fn parse(arguments: &[OsString]) -> Result<HelperCall, CallError> {
@@ -159,7 +160,7 @@ async fn mount(call: &HelperCall) -> Result<(), Failure> {
     };
     let client = Client::new(endpoint(None));
     let limit = call.options.wait.unwrap_or(DEFAULT_WAIT);
-    let began = Instant::now();
+    let (began, mut said) = (Instant::now(), false);
     let mut ticks = tokio::time::interval(RETRY_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -171,6 +172,10 @@ async fn mount(call: &HelperCall) -> Result<(), Failure> {
         let may_come = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Retry);
         if !may_come || began.elapsed() >= limit {
             return Err(error.into());
+        }
+        if !said {
+            say(&format!("{error}; trying for {}", Span::from(limit)));
+            said = true;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The comma list behind `-o`: what goes to the file system, what is for us, what is for mount(8)
 //! alone.
+//!
+//! Our own options don't begin with `x-`: mount(8) keeps those from its helpers.
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ pub struct MountOptions {
     pub read_only: bool,
     /// `backend=B`.
     pub backend: Option<Backend>,
-    /// `x-mooring.wait=T`: how long to wait for a daemon or quorum that isn't there yet.
+    /// `wait=T`: how long to wait for a daemon or quorum that isn't there yet.
     pub wait: Option<Duration>,
 }
 
@@ -33,8 +35,8 @@ pub enum OptionsError {
         /// What was given.
         value: String,
     },
-    /// `x-mooring.wait=` no duration.
-    #[error("mount option x-mooring.wait={value}: {source}")]
+    /// `wait=` no duration.
+    #[error("mount option wait={value}: {source}")]
     Wait {
         /// What was given.
         value: String,
@@ -64,7 +66,7 @@ impl MountOptions {
                 "ro" => self.read_only = true,
                 "rw" => self.read_only = false,
                 "backend" => self.backend = Some(backend(value)?),
-                "x-mooring.wait" => self.wait = Some(wait(value)?),
+                "wait" => self.wait = Some(wait(value)?),
                 "bind" | "rbind" | "move" | "remount" => {
                     return Err(OptionsError::NotHere { option: name.to_owned() });
                 }
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn our_own_options_are_taken_out() {
-        let options = parse("backend=nbd,x-mooring.wait=5s,x-other=1").unwrap();
+        let options = parse("backend=nbd,wait=5s,x-other=1").unwrap();
         assert_eq!(options.backend, Some(Backend::Nbd));
         assert_eq!(options.wait, Some(Duration::from_secs(5)));
         assert!(options.passed.is_empty());
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         assert!(parse("backend=tape").unwrap_err().to_string().contains("ublk, nbd or loop"));
-        assert!(parse("x-mooring.wait=5").unwrap_err().to_string().contains("unit"));
+        assert!(parse("wait=5").unwrap_err().to_string().contains("unit"));
         assert!(matches!(parse("ro,remount"), Err(OptionsError::NotHere { .. })));
     }
 }

@@ -354,7 +354,7 @@ fn fstab_lines_mount() {
 fn a_mount_at_boot_waits_for_the_daemon() {
     let fake = Fake::absent();
     let socket = fake.socket().to_owned();
-    let words = ["db", "/mnt", "-o", "x-mooring.wait=20s"];
+    let words = ["db", "/mnt", "-o", "wait=20s"];
     let waiting = thread::spawn(move || mount_helper(&socket, &words));
     thread::sleep(Duration::from_millis(700));
     assert!(!waiting.is_finished());
@@ -374,7 +374,7 @@ fn a_mount_that_is_refused_or_waits_too_long_says_why() {
     assert_eq!(run.code, 32);
     assert!(run.err.contains("db on /mnt: error: db is on beta"), "{}", run.err);
     let fake = Fake::absent();
-    let run = mount_helper(fake.socket(), &["db", "/mnt", "-o", "x-mooring.wait=1ms"]);
+    let run = mount_helper(fake.socket(), &["db", "/mnt", "-o", "wait=1ms"]);
     assert_eq!(run.code, 32);
     assert!(run.err.contains("mountd is not running"), "{}", run.err);
 }

@@ -10,11 +10,12 @@ use crate::name::{NodeName, VolumeName};
 use crate::node::{ChangeLabels, ForceQuery, Node, NodeDetail};
 use crate::pool::{AddPool, Pool, PoolId};
 use crate::routes;
+use crate::slice::Resync;
 use crate::status::Status;
 use crate::task::{Task, TaskId};
 use crate::volume::{
-    AcceptLoss, AcceptedLoss, ChangeVolume, CreateVolume, CreatedVolume, ResizeVolume, Resync,
-    Volume, VolumeDetail,
+    AcceptLoss, AcceptedLoss, ChangeVolume, CreateVolume, CreatedVolume, ResizeVolume, Volume,
+    VolumeDetail,
 };
 
 /// Every error is a [`ClientError`]: the daemon can't be asked, or says no.

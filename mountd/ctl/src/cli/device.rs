@@ -39,7 +39,7 @@ pub struct DetachArgs {
 #[command(after_help = "Examples:\n  mountctl mount db /srv/db\n  \
     mountctl mount db /srv/db -o ro,noatime\n\n\
     In fstab:   db  /srv/db  mooring  _netdev  0 0\n\
-    (x-mooring.wait=2m there waits longer for the cluster at boot)")]
+    (wait=2m there waits longer for the cluster at boot)")]
 pub struct MountArgs {
     /// Which volume
     pub volume: VolumeName,
