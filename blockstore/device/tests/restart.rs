@@ -46,12 +46,18 @@ fn kill_under_fio(handover: &str, rounds: u32, more: &[&str]) {
         assert_eq!(place.start(handover), node);
         stall = stall.max(begin.elapsed());
         std::thread::sleep(Duration::from_millis(20));
-        resent += count(&place.tell("stats"), "resent");
+        resent += number(&place.tell("stats"), "resent: ");
     }
     let status = load.wait(Duration::from_secs(60)).expect("fio ends");
     let said = load.said();
     assert!(status.success(), "fio: {status}: {said}");
     assert!(!said.contains("error="), "fio saw an error: {said}");
+    if handover == "forward" {
+        // The kernel knows nothing of these; the holder tells.
+        let log = std::fs::read_to_string(place.path("holder.log")).unwrap();
+        let sent_again = log.lines().filter(|line| line.contains("sending again"));
+        resent += sent_again.map(|line| number(line, "count=")).sum::<u64>();
+    }
     println!(
         "{handover} {more:?}: {rounds} kills, kill to serving again at most {stall:?}, {resent} requests resent"
     );
@@ -63,9 +69,10 @@ fn kill_under_fio(handover: &str, rounds: u32, more: &[&str]) {
     assert!(support::loop_backed_by(&place.devices()).is_empty());
 }
 
-fn count(stats: &str, name: &str) -> u64 {
-    let at = stats.find(&format!("{name}: ")).unwrap() + name.len() + 2;
-    stats[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+/// The number behind `word`.
+fn number(text: &str, word: &str) -> u64 {
+    let at = text.find(word).unwrap() + word.len();
+    text[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
 
 #[test]

@@ -163,7 +163,7 @@ mod tests {
                 buffer.space().fill(0xff);
                 assert_eq!(taken.len(), length);
                 assert!(taken.iter().all(|byte| *byte == round));
-                assert_eq!(taken.as_ptr() as usize % 4096 == 0 || length < LARGE, true);
+                assert!((taken.as_ptr() as usize).is_multiple_of(4096) || length < LARGE);
             }
         }
         assert!(STOCK.lock().len() * ((1 << 20) + PAYLOAD) <= STOCK_BYTES);

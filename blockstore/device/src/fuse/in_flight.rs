@@ -25,8 +25,14 @@ struct Entry {
 /// All places of one session.
 pub(super) struct InFlight {
     entries: Vec<Entry>,
-    free: Mutex<Vec<usize>>,
+    free: Mutex<Free>,
     left: Condvar,
+}
+
+struct Free {
+    places: Vec<usize>,
+    /// Nothing may enter any more.
+    closed: bool,
 }
 
 impl InFlight {
@@ -35,24 +41,41 @@ impl InFlight {
             entries: (0..limit)
                 .map(|_| Entry { unique: AtomicU64::new(0), channel: AtomicUsize::new(0) })
                 .collect(),
-            free: Mutex::new((0..limit).rev().collect()),
+            free: Mutex::new(Free { places: (0..limit).rev().collect(), closed: false }),
             left: Condvar::new(),
         }
     }
 
-    /// Notes a request; waits while all places are taken.
-    pub(super) fn enter(&self, unique: u64, channel: usize) -> Place {
+    /// Notes a request; waits while all places are taken. `None` once the table is closed.
+    pub(super) fn enter(&self, unique: u64, channel: usize) -> Option<Place> {
         let mut free = self.free.lock();
         let place = loop {
-            match free.pop() {
+            if free.closed {
+                return None;
+            }
+            match free.places.pop() {
                 Some(place) => break place,
                 None => self.left.wait(&mut free),
             }
         };
-        drop(free);
+        // Under the lock: whoever closes the table finds all that entered before.
         self.entries[place].channel.store(channel, Ordering::Relaxed);
         self.entries[place].unique.store(unique, Ordering::Release);
-        Place(place)
+        Some(Place(place))
+    }
+
+    /// Lets nothing enter any more, and returns all waiting requests with their channels; the
+    /// caller must answer them now.
+    pub(super) fn close(&self) -> Vec<(u64, usize)> {
+        self.free.lock().closed = true;
+        self.left.notify_all();
+        self.entries
+            .iter()
+            .filter_map(|entry| {
+                let unique = entry.unique.swap(0, Ordering::AcqRel);
+                (unique != 0).then(|| (unique, entry.channel.load(Ordering::Relaxed)))
+            })
+            .collect()
     }
 
     /// Whether the caller is the one to answer the request at `place`.
@@ -65,7 +88,7 @@ impl InFlight {
 
     /// Frees the place.
     pub(super) fn leave(&self, place: Place) {
-        self.free.lock().push(place.0);
+        self.free.lock().places.push(place.0);
         self.left.notify_one();
     }
 
@@ -82,20 +105,9 @@ impl InFlight {
         })
     }
 
-    /// All waiting requests with their channels; the caller must answer them now.
-    pub(super) fn settle_all(&self) -> Vec<(u64, usize)> {
-        self.entries
-            .iter()
-            .filter_map(|entry| {
-                let unique = entry.unique.swap(0, Ordering::AcqRel);
-                (unique != 0).then(|| (unique, entry.channel.load(Ordering::Relaxed)))
-            })
-            .collect()
-    }
-
     /// How many places are taken.
     pub(super) fn count(&self) -> u64 {
-        (self.entries.len() - self.free.lock().len()) as u64
+        (self.entries.len() - self.free.lock().places.len()) as u64
     }
 }
 
@@ -106,7 +118,7 @@ mod tests {
     #[test]
     fn a_request_is_settled_once() {
         let table = InFlight::new(2);
-        let place = table.enter(8, 1);
+        let place = table.enter(8, 1).unwrap();
         assert_eq!(table.settle_unique(8), Some(1));
         assert!(!table.settle(place, 8), "the interrupt has answered already");
         assert_eq!(table.count(), 1, "the volume still has it in hand");
@@ -117,10 +129,10 @@ mod tests {
     #[test]
     fn a_late_answer_does_not_settle_the_place_of_another() {
         let table = InFlight::new(1);
-        let old = table.enter(8, 0);
-        assert_eq!(table.settle_all(), vec![(8, 0)]);
+        let old = table.enter(8, 0).unwrap();
+        assert_eq!(table.settle_unique(8), Some(0));
         table.leave(old);
-        let new = table.enter(10, 0);
+        let new = table.enter(10, 0).unwrap();
         assert_eq!(old, new);
         assert!(!table.settle(old, 8));
         assert!(table.settle(new, 10));
@@ -129,16 +141,28 @@ mod tests {
     #[test]
     fn the_bound_holds_up_who_comes_too_many() {
         let table = std::sync::Arc::new(InFlight::new(1));
-        let place = table.enter(2, 0);
+        let place = table.enter(2, 0).unwrap();
         let waiting = {
             let table = table.clone();
             std::thread::spawn(move || table.enter(4, 0))
         };
-        while table.free.try_lock().is_none() {}
-        assert!(!waiting.is_finished());
         assert!(table.settle(place, 2));
-        table.leave(place);
-        waiting.join().unwrap();
         assert_eq!(table.count(), 1);
+        table.leave(place);
+        assert!(waiting.join().unwrap().is_some());
+        assert_eq!(table.count(), 1);
+    }
+
+    #[test]
+    fn closing_frees_who_waits_for_a_place() {
+        let table = std::sync::Arc::new(InFlight::new(1));
+        table.enter(2, 1).unwrap();
+        let waiting = {
+            let table = table.clone();
+            std::thread::spawn(move || table.enter(4, 0))
+        };
+        assert_eq!(table.close(), vec![(2, 1)]);
+        assert!(waiting.join().unwrap().is_none());
+        assert!(table.enter(6, 0).is_none());
     }
 }

@@ -26,6 +26,6 @@ mod session;
 
 pub(crate) use buffer::RequestBuffer;
 pub(crate) use channel::{Channel, receive_framed, send_all};
-pub(crate) use mount::{FILE_NAME, Mounted, abort, mount, unmount_lazily};
+pub(crate) use mount::{FILE_NAME, Mounted, mount};
 pub use negotiate::Limits;
 pub(crate) use session::Session;

@@ -51,6 +51,34 @@ impl Mounted {
         Ok(Self::all()?.into_iter().rfind(|mounted| mounted.point == point))
     }
 
+    /// Aborts the connection: all that waits in the kernel gets an error now, and all that comes
+    /// later. Unmounts the file system, if nothing holds it any more. Returns whether it was there.
+    ///
+    /// # Errors
+    /// What umount2 says, but for "busy": then it was aborted and stays mounted.
+    pub(crate) fn abort(&self) -> io::Result<bool> {
+        // Never somebody else's file system that was mounted here meanwhile.
+        if Self::at(&self.point)?.as_ref() != Some(self) {
+            return Ok(false);
+        }
+        match nix::mount::umount2(&self.point, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(nix::errno::Errno::EBUSY) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the mount out of the mount table, if it is there; the file system ends when nothing
+    /// holds it any more.
+    ///
+    /// # Errors
+    /// What umount2 says.
+    pub(crate) fn unmount_lazily(&self) -> io::Result<()> {
+        if Self::at(&self.point)?.as_ref() == Some(self) {
+            nix::mount::umount2(&self.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
     /// The device number as the loop driver reports it for its backing file.
     pub(crate) fn encoded_device(&self) -> u64 {
         let (major, minor) = (u64::from(self.device.0), u64::from(self.device.1));
@@ -129,7 +157,9 @@ pub(crate) fn mount(
     match finish() {
         Ok((clones, agreed)) => Ok((std::iter::once(fuse).chain(clones).collect(), agreed)),
         Err(error) => {
-            if let Err(left) = unmount_lazily(point) {
+            let left = Mounted::at(point)
+                .and_then(|mounted| mounted.map_or(Ok(()), |it| it.unmount_lazily()));
+            if let Err(left) = left {
                 tracing::error!(point = %point.display(), error = %left, "a mount is left behind");
             }
             Err(error)
@@ -179,26 +209,6 @@ fn handshake(fuse: &OwnedFd, limits: Limits) -> Result<Agreed, DeviceError> {
     rustix::io::write(fuse.as_fd(), frame.bytes())
         .map_err(|source| DeviceError::system("answering INIT on", "/dev/fuse", source))?;
     Ok(agreed)
-}
-
-/// Aborts the connection of the file system at `point`: all that waits in the kernel gets an error
-/// now, and all that comes later. Unmounts it, if nothing holds it any more.
-///
-/// # Errors
-/// What umount2 says, but for "busy": then it was aborted and stays mounted.
-pub(crate) fn abort(point: &Path) -> io::Result<()> {
-    match nix::mount::umount2(point, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) | Err(nix::errno::Errno::EBUSY) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Takes the mount out of the mount table; the file system ends when nothing holds it any more.
-///
-/// # Errors
-/// What umount2 says.
-pub(crate) fn unmount_lazily(point: &Path) -> io::Result<()> {
-    Ok(nix::mount::umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
 }
 
 #[cfg(test)]

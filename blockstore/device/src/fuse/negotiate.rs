@@ -5,8 +5,10 @@ use super::abi::{InitOut, init, version};
 /// Bounds of a session; the kernel is told those that concern it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest write (and read) in bytes, a power of two from 8 KiB to 1 MiB. A session thread keeps
-    /// as much memory ready.
+    /// Largest write (and read) in bytes, a power of two from 8 KiB to 1 MiB. Each session thread
+    /// keeps as much memory ready. 256 KiB is the default because 1 MiB was no faster (sequential
+    /// 1 MiB requests over a volume in memory: 2.3 to 2.9 GB/s with 256 KiB, 2.1 to 3.4 with 1 MiB
+    /// in the same runs), and two threads of an idle volume would hold 2 MiB instead of half a one.
     pub max_write: u32,
     /// Asynchronous requests that the kernel may have in flight.
     pub max_background: u16,
@@ -16,7 +18,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_write: 1 << 20, max_background: 128, in_flight: 256 }
+        Self { max_write: 256 << 10, max_background: 128, in_flight: 256 }
     }
 }
 
@@ -80,7 +82,7 @@ mod tests {
         let (answer, agreed) =
             negotiate(7, 45, 131_072, LINUX_6_18 | init::HAS_RESEND, Limits::default()).unwrap();
         assert!(agreed.resend);
-        assert_eq!((answer.minor, answer.max_pages, answer.max_write), (45, 256, 1 << 20));
+        assert_eq!((answer.minor, answer.max_pages, answer.max_write), (45, 64, 256 << 10));
         assert_eq!(answer.flags2, (init::HAS_RESEND >> 32) as u32);
     }
 

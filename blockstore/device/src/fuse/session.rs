@@ -8,6 +8,7 @@
 //! whose answer was dropped into an error (the kernel keeps it for the successor).
 
 use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -102,6 +103,17 @@ impl Session {
         }
     }
 
+    /// The descriptors of /dev/fuse; `None` if a holder has them, and forwards.
+    pub(crate) fn kernel_fds(&self) -> Option<Vec<BorrowedFd<'_>>> {
+        self.channels
+            .iter()
+            .map(|channel| match channel {
+                Channel::Kernel(fuse) => Some(fuse.as_fd()),
+                Channel::Forwarded { .. } => None,
+            })
+            .collect()
+    }
+
     /// Takes over the volume's size; returns it in bytes.
     pub(crate) fn grow(&self) -> u64 {
         let size = self.io.size_bytes();
@@ -111,7 +123,7 @@ impl Session {
     /// Answers everything that waits with EIO, and everything that comes later.
     pub(crate) fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);
-        for (unique, channel) in self.in_flight.settle_all() {
+        for (unique, channel) in self.in_flight.close() {
             self.answer_errno(channel, unique, libc::EIO);
         }
     }
@@ -222,7 +234,7 @@ impl Session {
         }
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         self.counters.read_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
-        let answer = self.enter(channel, unique);
+        let Some(answer) = self.enter(channel, unique) else { return };
         self.io.read(offset, length, Box::new(move |result| answer.read(result, length)));
     }
 
@@ -230,7 +242,7 @@ impl Session {
         self.counters.writes.fetch_add(1, Ordering::Relaxed);
         self.counters.write_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let size = data.len() as u32;
-        let answer = self.enter(channel, unique);
+        let Some(answer) = self.enter(channel, unique) else { return };
         // FUSE has no FUA; the loop device sends a flush where its user wants one.
         self.io.write(offset, data, false, Box::new(move |result| answer.written(result, size)));
     }
@@ -243,7 +255,7 @@ impl Session {
             return self.refuse(channel, unique, IoError::Fenced);
         }
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        let answer = self.enter(channel, unique);
+        let Some(answer) = self.enter(channel, unique) else { return };
         self.io.flush(Box::new(move |result| answer.done(result)));
     }
 
@@ -263,7 +275,7 @@ impl Session {
         if let Err(error) = self.checked(offset, length) {
             return self.refuse(channel, unique, error);
         }
-        let answer = self.enter(channel, unique);
+        let Some(answer) = self.enter(channel, unique) else { return };
         let done = Box::new(move |result| answer.done(result));
         if mode == PUNCH {
             self.counters.discards.fetch_add(1, Ordering::Relaxed);
@@ -297,14 +309,13 @@ impl Session {
         Ok(())
     }
 
-    fn enter(self: &Arc<Self>, channel: usize, unique: u64) -> Answer {
-        let place = self.in_flight.enter(unique, channel);
-        let answer = Answer { session: self.clone(), channel, place, unique, open: true };
-        // `fail` may have swept the table just before this request entered it.
-        if self.failed.load(Ordering::SeqCst) && self.in_flight.settle(place, unique) {
-            self.answer_errno(channel, unique, libc::EIO);
-        }
-        answer
+    /// The right to answer; `None` if the device has failed meanwhile, and the request with it.
+    fn enter(self: &Arc<Self>, channel: usize, unique: u64) -> Option<Answer> {
+        let Some(place) = self.in_flight.enter(unique, channel) else {
+            self.refuse(channel, unique, IoError::Fenced);
+            return None;
+        };
+        Some(Answer { session: self.clone(), channel, place, unique, open: true })
     }
 
     fn refuse(&self, channel: usize, unique: u64, error: IoError) {

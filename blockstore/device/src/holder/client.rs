@@ -32,7 +32,10 @@ pub enum Mode {
     /// It only keeps them.
     Keep,
     /// They are /dev/fuse, and it forwards their requests.
-    Forward,
+    Forward {
+        /// The largest write in bytes, 8 KiB to 1 MiB.
+        max_write: u32,
+    },
 }
 
 /// A name in the holder.
@@ -51,8 +54,8 @@ pub struct Taken {
     pub blob: Vec<u8>,
     /// The descriptors, or the streams in their stead; none if what they led to is gone.
     pub fds: Vec<OwnedFd>,
-    /// How they are kept.
-    pub mode: Mode,
+    /// Whether they are streams, kept with [`Mode::Forward`].
+    pub forwarded: bool,
 }
 
 impl HolderClient {
@@ -110,7 +113,10 @@ impl HolderClient {
         let ask = Ask::Keep {
             name: name.to_owned(),
             blob: blob.to_vec(),
-            forward: mode == Mode::Forward,
+            forward: match mode {
+                Mode::Keep => None,
+                Mode::Forward { max_write } => Some(max_write),
+            },
         };
         match self.ask(&ask, fds)? {
             (Answer::Done, streams) => Ok(streams),
@@ -133,9 +139,7 @@ impl HolderClient {
     /// [`HolderError::Refused`] if there is no such name, or another connection owns it.
     pub fn take(&self, name: &str) -> Result<Taken, HolderError> {
         match self.ask(&Ask::Take { name: name.to_owned() }, &[])? {
-            (Answer::Taken { blob, forward }, fds) => {
-                Ok(Taken { blob, fds, mode: if forward { Mode::Forward } else { Mode::Keep } })
-            }
+            (Answer::Taken { blob, forward }, fds) => Ok(Taken { blob, fds, forwarded: forward }),
             _ => Err(unexpected()),
         }
     }

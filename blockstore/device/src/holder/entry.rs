@@ -27,13 +27,15 @@ impl Entry {
     pub(super) fn new(
         blob: Vec<u8>,
         fds: Vec<OwnedFd>,
-        forward: bool,
+        forward: Option<u32>,
         owner: u64,
     ) -> io::Result<Self> {
-        let kept = if forward {
-            Kept::Forwarded(fds.into_iter().map(Queue::start).collect::<Result<_, _>>()?)
-        } else {
-            Kept::Descriptors(fds)
+        let kept = match forward {
+            Some(max_write) => {
+                let start = |fd| Queue::start(fd, max_write);
+                Kept::Forwarded(fds.into_iter().map(start).collect::<Result<_, _>>()?)
+            }
+            None => Kept::Descriptors(fds),
         };
         Ok(Self { blob, owner: Some(owner), kept })
     }

@@ -30,12 +30,10 @@ use crate::fuse::RequestBuffer;
 use crate::fuse::abi::{InHeader, OutHeader};
 use crate::fuse::request::is_unanswered;
 
-/// Longest message that is forwarded: the kernel's largest write, with its headers.
-const MAX_WRITE: u32 = 1 << 20;
-
 /// The forwarding of one descriptor.
 pub(super) struct Queue {
     fuse: Channel,
+    max_write: u32,
     state: Mutex<State>,
     connected: Condvar,
 }
@@ -65,17 +63,19 @@ impl Stream {
 }
 
 impl Queue {
-    /// Begins to read `fuse` as soon as there is a stream.
+    /// Begins to read `fuse`, whose writes have at most `max_write` bytes, as soon as there is a
+    /// stream.
     ///
     /// # Errors
     /// No thread or no memory.
-    pub(super) fn start(fuse: OwnedFd) -> io::Result<Arc<Self>> {
+    pub(super) fn start(fuse: OwnedFd, max_write: u32) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Self {
             fuse: Channel::Kernel(fuse),
+            max_write,
             state: Mutex::new(State::default()),
             connected: Condvar::new(),
         });
-        let buffer = RequestBuffer::new(MAX_WRITE)?;
+        let buffer = RequestBuffer::new(max_write)?;
         let reading = queue.clone();
         std::thread::Builder::new()
             .name("forward-read".to_owned())
@@ -182,6 +182,7 @@ impl Queue {
             state.unanswered.values().cloned().collect()
         };
         self.connected.notify_all();
+        tracing::info!(count = requests.len(), "sending again what is unanswered");
         for request in requests {
             if let Err(error) = stream.send(&request) {
                 tracing::debug!(%error, "the daemon is gone again; its requests are kept");
@@ -191,7 +192,7 @@ impl Queue {
     }
 
     fn write(self: Arc<Self>, stream: &Arc<Stream>) {
-        let mut buffer = vec![0; MAX_WRITE as usize + 4096];
+        let mut buffer = vec![0; self.max_write as usize + 4096];
         while let Some(length) = crate::fuse::receive_framed(&stream.socket, &mut buffer) {
             let Some((header, _)) = OutHeader::decode(&buffer[..length]) else { break };
             if let Err(error) = self.fuse.send(&mut [IoSlice::new(&buffer[..length])]) {

@@ -25,6 +25,9 @@ pub(super) const BLOB_MAX: usize = 16 << 10;
 /// Most descriptors under one name.
 pub(super) const FDS_MAX: usize = 16;
 
+/// Largest writes in bytes that can be forwarded.
+pub(super) const MAX_WRITE: std::ops::RangeInclusive<u32> = 8 << 10..=1 << 20;
+
 /// Names in one answer; those of the longest names fit into a packet.
 pub(super) const NAMES_MAX: usize = 64;
 
@@ -33,8 +36,9 @@ pub(super) const NAMES_MAX: usize = 64;
 pub(super) enum Ask {
     /// Must come first.
     Hello { version: u32 },
-    /// Keep the descriptors that come along, instead of what the name had.
-    Keep { name: String, blob: Vec<u8>, forward: bool },
+    /// Keep the descriptors that come along, instead of what the name had; forward their requests,
+    /// if a largest write (in bytes) is given.
+    Keep { name: String, blob: Vec<u8>, forward: Option<u32> },
     /// Keep another blob.
     Update { name: String, blob: Vec<u8> },
     /// Hand back.

@@ -20,7 +20,9 @@ use rustix::net::{
 use super::HolderError;
 use super::entry::Entry;
 use super::fd_passing::{Received, receive, send};
-use super::proto::{Answer, Ask, BLOB_MAX, FDS_MAX, NAME_MAX, NAMES_MAX, Refusal, VERSION};
+use super::proto::{
+    Answer, Ask, BLOB_MAX, FDS_MAX, MAX_WRITE, NAME_MAX, NAMES_MAX, Refusal, VERSION,
+};
 
 /// Most connections at a time; more wait in the kernel.
 const CLIENTS_MAX: usize = 64;
@@ -253,7 +255,7 @@ impl Server {
         name: String,
         blob: Vec<u8>,
         fds: Vec<OwnedFd>,
-        forward: bool,
+        forward: Option<u32>,
     ) -> Result<(Answer, Vec<OwnedFd>), Refusal> {
         if name.is_empty()
             || name.len() > NAME_MAX
@@ -263,15 +265,21 @@ impl Server {
         {
             return Err(Refusal::Bounds);
         }
+        if forward.is_some_and(|max_write| !MAX_WRITE.contains(&max_write)) {
+            return Err(Refusal::Bounds);
+        }
         self.check_owner(number, &name)?;
         // Forwarding can't be begun twice: requests noted by the first would be lost.
         if self.entries.get(&name).is_some_and(Entry::is_forwarded) {
             return Err(Refusal::Owned);
         }
         let entry = Entry::new(blob, fds, forward, number).map_err(|_| Refusal::Resources)?;
-        let streams =
-            if forward { entry.hand_out().map_err(|_| Refusal::Resources)? } else { Vec::new() };
-        tracing::info!(name, forward, "keeping");
+        let streams = if entry.is_forwarded() {
+            entry.hand_out().map_err(|_| Refusal::Resources)?
+        } else {
+            Vec::new()
+        };
+        tracing::info!(name, forwarding = forward.is_some(), "keeping");
         self.entries.insert(name, entry);
         Ok((Answer::Done, streams))
     }

@@ -29,6 +29,11 @@ impl Blob {
         Self { version: VERSION, loop_number, device, max_write, note }
     }
 
+    /// The same, once the loop device is there.
+    pub(super) fn with_loop(self, number: u32) -> Self {
+        Self { loop_number: Some(number), ..self }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("numbers and bytes always encode")
     }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 
+use super::blob::Blob;
 use super::control::{self, LOOP_MAJOR};
 use super::users;
-use crate::fuse::{self, FILE_NAME, Mounted, Session};
-use crate::holder::HolderClient;
+use crate::fuse::{FILE_NAME, Mounted, Session};
+use crate::holder::{HolderClient, HolderError, Mode};
 use crate::{Device, DeviceError, DeviceKind, DeviceStats};
 
 /// Programs that look at every new device (udev, blkid) hold it for moments; a detach waits this
@@ -22,7 +23,7 @@ use crate::{Device, DeviceError, DeviceKind, DeviceStats};
 const PASSERS_BY: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to let go of the backing file once nobody has the device open.
-const CLEAR_WAIT: Duration = Duration::from_secs(2);
+const CLEAR_WAIT: Duration = Duration::from_millis(200);
 
 const POLL: Duration = Duration::from_millis(5);
 
@@ -44,7 +45,8 @@ pub(super) struct Parts {
     pub(super) number: u32,
     pub(super) mounted: Mounted,
     pub(super) session: Arc<Session>,
-    pub(super) holder: Option<Arc<HolderClient>>,
+    pub(super) blob: Blob,
+    pub(super) holder: Mutex<Option<Arc<HolderClient>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,25 @@ impl LoopDevice {
     #[must_use]
     pub fn mount_point(&self) -> &Path {
         &self.parts.mounted.point
+    }
+
+    /// Gives the device to another holder, when the one it was kept by has ended: from then on it
+    /// survives this process again.
+    ///
+    /// # Errors
+    /// [`DeviceError::Gone`] for a forwarded device, whose I/O ended with its holder, and after a
+    /// detach; [`DeviceError::Holder`] if the holder refuses.
+    pub fn keep_with(&self, holder: &Arc<HolderClient>) -> Result<(), DeviceError> {
+        let gone = |missing| DeviceError::Gone { name: self.parts.name.clone(), missing };
+        let state = self.state.lock();
+        if *state == State::Detached {
+            return Err(gone("the attached device"));
+        }
+        let fds =
+            self.parts.session.kernel_fds().ok_or(gone("the holder that forwarded its I/O"))?;
+        holder.keep(&self.parts.name, &self.parts.blob.encode(), &fds, Mode::Keep)?;
+        *self.parts.holder.lock() = Some(holder.clone());
+        Ok(())
     }
 
     fn system(&self, action: &'static str, source: impl Into<io::Error>) -> DeviceError {
@@ -112,26 +133,29 @@ impl LoopDevice {
     /// What follows when the loop device is gone, or as good as gone.
     fn forget(&self, state: &mut State) -> Result<(), DeviceError> {
         *state = State::Detached;
-        if let Some(holder) = &self.parts.holder {
-            holder.forget(&self.parts.name)?;
+        let holder = self.parts.holder.lock();
+        match holder.as_ref().map(|holder| holder.forget(&self.parts.name)) {
+            // A holder that has ended keeps nothing.
+            Some(Err(HolderError::Broken { source })) => {
+                tracing::warn!(device = self.parts.name, %source, "the holder is gone");
+                Ok(())
+            }
+            Some(other) => Ok(other?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives up the kernel's side: all that waits gets an error, whatever this process does.
     fn abort(&self) -> Result<(), DeviceError> {
-        let point = &self.parts.mounted.point;
-        let here = Mounted::at(point)
-            .map_err(|source| DeviceError::system("reading", "/proc/self/mountinfo", source))?;
-        if here.as_ref() != Some(&self.parts.mounted) {
+        let mounted = &self.parts.mounted;
+        let aborted = mounted
+            .abort()
+            .map_err(|source| DeviceError::system("aborting", &mounted.point, source))?;
+        if !aborted {
             // Somebody has unmounted it. The session answers with errors all the same.
-            tracing::warn!(
-                device = self.parts.name,
-                "the mount is gone; only the session can be failed"
-            );
-            return Ok(());
+            tracing::warn!(device = self.parts.name, "not mounted; only the session fails");
         }
-        fuse::abort(point).map_err(|source| DeviceError::system("aborting", point, source))
+        Ok(())
     }
 }
 
@@ -219,9 +243,16 @@ pub(super) fn is_backed_by(number: u32, mounted: &Mounted) -> io::Result<bool> {
     Ok(control::backing(number)?.is_some_and(|backing| backing.device == mounted.encoded_device()))
 }
 
-/// Takes away a mount and the loop devices that stand on it, with errors to who still uses them.
-/// Returns whether one of them is still open somewhere.
-pub(super) fn release(mounted: &Mounted) -> Result<bool, DeviceError> {
+/// [`release`], for what nobody serves: whoever waits gets an error first, so that nothing below
+/// waits, too.
+pub(super) fn abort_and_release(mounted: &Mounted) -> Result<bool, DeviceError> {
+    mounted.abort().map_err(|source| DeviceError::system("aborting", &mounted.point, source))?;
+    release(mounted)
+}
+
+/// Takes away the loop devices that stand on a mount, then the mount. Who still uses one of them
+/// gets errors. Returns whether one is still open somewhere.
+fn release(mounted: &Mounted) -> Result<bool, DeviceError> {
     let point = &mounted.point;
     let system = |action, source: io::Error| DeviceError::system(action, point, source);
     let candidates = control::candidates(&point.join(FILE_NAME), FILE_NAME)
@@ -239,12 +270,9 @@ pub(super) fn release(mounted: &Mounted) -> Result<bool, DeviceError> {
         drop(device);
         lingering |= !is_cleared(number, mounted);
     }
-    // The connection first: no thread is left waiting in the kernel, here or in a dead mount.
-    fuse::abort(point).map_err(|source| system("aborting", source))?;
-    let left = Mounted::at(point).map_err(|source| system("finding", source))?;
-    if left.as_ref() == Some(mounted) {
-        fuse::unmount_lazily(point).map_err(|source| system("unmounting", source))?;
-    }
+    // No thread is left waiting in the kernel, nor in a copy of the mount in another namespace.
+    mounted.abort().map_err(|source| system("aborting", source))?;
+    mounted.unmount_lazily().map_err(|source| system("unmounting", source))?;
     match fs::remove_dir(point) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("removing", error)),
         _ => Ok(lingering),

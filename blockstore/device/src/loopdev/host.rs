@@ -7,9 +7,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::blob::Blob;
 use super::control;
-use super::device::{LoopDevice, Parts, is_backed_by, release};
+use super::device::{LoopDevice, Parts, abort_and_release, is_backed_by};
 use crate::DeviceError;
 use crate::fuse::{self, Channel, FILE_NAME, Limits, Mounted, Session};
 use crate::holder::{HolderClient, HolderError, Mode, Refusal};
@@ -129,19 +131,18 @@ impl LoopHost {
             Handover::Resend => false,
             Handover::Forward => true,
         };
-        let blob =
-            |number| Blob::new(number, mounted.device, limits.max_write, options.note.clone());
+        let blob = Blob::new(None, mounted.device, limits.max_write, options.note.clone());
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let channels = match &self.holder {
-            Some(holder) if forward => channels(
-                holder.keep(name, &blob(None).encode(), &borrowed, Mode::Forward)?,
-                Mode::Forward,
-            ),
-            Some(holder) => {
-                holder.keep(name, &blob(None).encode(), &borrowed, Mode::Keep)?;
-                channels(fds, Mode::Keep)
+            Some(holder) if forward => {
+                let mode = Mode::Forward { max_write: limits.max_write };
+                channels(holder.keep(name, &blob.encode(), &borrowed, mode)?, true)
             }
-            None => channels(fds, Mode::Keep),
+            Some(holder) => {
+                holder.keep(name, &blob.encode(), &borrowed, Mode::Keep)?;
+                channels(fds, false)
+            }
+            None => channels(fds, false),
         };
         let session = Session::start(name, io, channels, limits)?;
         let file = rustix::fs::open(
@@ -151,8 +152,9 @@ impl LoopHost {
         )
         .map_err(|source| DeviceError::system("opening", point.join(FILE_NAME), source))?;
         let number = control::configure(file.as_fd(), name)?;
+        let blob = blob.with_loop(number);
         if let Some(holder) = &self.holder {
-            holder.update(name, &blob(Some(number)).encode())?;
+            holder.update(name, &blob.encode())?;
         }
         tracing::info!(device = name, path = %control::node(number).display(), forward, "attached");
         Ok(LoopDevice::new(Parts {
@@ -160,7 +162,8 @@ impl LoopHost {
             number,
             mounted,
             session,
-            holder: self.holder.clone(),
+            blob,
+            holder: Mutex::new(self.holder.clone()),
         }))
     }
 
@@ -173,7 +176,7 @@ impl LoopHost {
         }
         match mounted_at(point) {
             Ok(Some(mounted)) => {
-                if let Err(error) = release(&mounted) {
+                if let Err(error) = abort_and_release(&mounted) {
                     tracing::warn!(device = name, %error, "a failed attach leaves something behind");
                 }
             }
@@ -234,8 +237,8 @@ impl LoopHost {
         }
         let number = blob.loop_number.ok_or(gone(name, "its loop device"))?;
         let limits = Limits { max_write: blob.max_write, ..Limits::default() };
-        let session = Session::start(name, io, channels(taken.fds, taken.mode), limits)?;
-        if taken.mode == Mode::Keep
+        let session = Session::start(name, io, channels(taken.fds, taken.forwarded), limits)?;
+        if !taken.forwarded
             && let Err(error) = session.request_resend()
         {
             // The kernel can't (then it was forced onto one before 6.9), or the connection is aborted.
@@ -250,9 +253,9 @@ impl LoopHost {
             return Err(gone(name, "its loop device"));
         }
         tracing::info!(device = name, path = %control::node(number).display(), "resumed");
-        let holder = Some(holder.clone());
-        let device =
-            LoopDevice::new(Parts { name: name.to_owned(), number, mounted, session, holder });
+        let holder = Mutex::new(Some(holder.clone()));
+        let name = name.to_owned();
+        let device = LoopDevice::new(Parts { name, number, mounted, session, blob, holder });
         crate::Device::grow(&device)?;
         Ok(device)
     }
@@ -275,7 +278,7 @@ impl LoopHost {
             }
         }
         let lingering = match mounted_at(&point)? {
-            Some(mounted) => release(&mounted)?,
+            Some(mounted) => abort_and_release(&mounted)?,
             None => {
                 let _ = fs::remove_dir(&point);
                 false
@@ -310,7 +313,7 @@ impl LoopHost {
             if held.contains(&name) {
                 continue;
             }
-            match release(&mounted) {
+            match abort_and_release(&mounted) {
                 Ok(false) => swept.cleaned.push(name),
                 Ok(true) => swept.lingering.push(name),
                 Err(error) => swept.failed.push((name, error)),
@@ -320,11 +323,8 @@ impl LoopHost {
     }
 }
 
-fn channels(fds: Vec<OwnedFd>, mode: Mode) -> Vec<Channel> {
-    let channel = |fd| match mode {
-        Mode::Keep => Channel::Kernel(fd),
-        Mode::Forward => Channel::forwarded(fd),
-    };
+fn channels(fds: Vec<OwnedFd>, forwarded: bool) -> Vec<Channel> {
+    let channel = if forwarded { Channel::forwarded } else { Channel::Kernel };
     fds.into_iter().map(channel).collect()
 }
 

@@ -1,10 +1,10 @@
 //! A volume in memory that counts, and that can stop answering.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock};
 
 use bytes::Bytes;
 use mooring_device::{BlockIo, Done, IoError, ReadDone};
+use parking_lot::{Mutex, RwLock};
 
 #[derive(Default)]
 pub struct MemoryIo {
@@ -26,18 +26,18 @@ impl MemoryIo {
     }
 
     pub fn grow(&self, bytes: usize) {
-        self.bytes.write().unwrap().resize(bytes, 0);
+        self.bytes.write().resize(bytes, 0);
     }
 
     /// What is stored.
     pub fn at(&self, offset: usize, length: usize) -> Vec<u8> {
-        self.bytes.read().unwrap()[offset..offset + length].to_vec()
+        self.bytes.read()[offset..offset + length].to_vec()
     }
 
     /// Answers what waits, and everything from now on.
     pub fn go_on(&self) {
         self.stuck.store(false, Ordering::SeqCst);
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap());
+        let waiting = std::mem::take(&mut *self.waiting.lock());
         for answer in waiting {
             answer();
         }
@@ -45,26 +45,25 @@ impl MemoryIo {
 
     fn answer(&self, answer: impl FnOnce() + Send + 'static) {
         if self.stuck.load(Ordering::SeqCst) {
-            self.waiting.lock().unwrap().push(Box::new(answer));
+            self.waiting.lock().push(Box::new(answer));
         } else {
             answer();
         }
     }
 
     fn zero(&self, offset: u64, length: u64) {
-        self.bytes.write().unwrap()[offset as usize..(offset + length) as usize].fill(0);
+        self.bytes.write()[offset as usize..(offset + length) as usize].fill(0);
     }
 }
 
 impl BlockIo for MemoryIo {
     fn size_bytes(&self) -> u64 {
-        self.bytes.read().unwrap().len() as u64
+        self.bytes.read().len() as u64
     }
 
     fn read(&self, offset: u64, length: u32, done: ReadDone) {
         let start = offset as usize;
-        let bytes =
-            Bytes::copy_from_slice(&self.bytes.read().unwrap()[start..start + length as usize]);
+        let bytes = Bytes::copy_from_slice(&self.bytes.read()[start..start + length as usize]);
         // In pieces of a block, as a volume would have them.
         let pieces = (0..bytes.len()).step_by(4096).map(|at| bytes.slice(at..at + 4096)).collect();
         self.answer(move || done(Ok(pieces)));
@@ -72,11 +71,11 @@ impl BlockIo for MemoryIo {
 
     fn write(&self, offset: u64, data: Bytes, _fua: bool, done: Done) {
         self.writes.fetch_add(1, Ordering::SeqCst);
-        if let Some(error) = *self.refuse.lock().unwrap() {
+        if let Some(error) = *self.refuse.lock() {
             return done(Err(error));
         }
         let start = offset as usize;
-        self.bytes.write().unwrap()[start..start + data.len()].copy_from_slice(&data);
+        self.bytes.write()[start..start + data.len()].copy_from_slice(&data);
         self.answer(move || done(Ok(())));
     }
 

@@ -1,0 +1,77 @@
+//! The request decoder on random and mutated bytes: it never panics, and never makes data up.
+
+use mooring_device::fuse::abi::{InHeader, opcode};
+use mooring_device::fuse::request::{Operation, Request};
+use proptest::collection::vec;
+use proptest::prelude::{
+    ProptestConfig, TestCaseError, any, prop_assert, prop_assert_eq, proptest,
+};
+
+fn message(code: u32, extension_len: u16, body: &[u8]) -> Vec<u8> {
+    let header = InHeader {
+        len: (InHeader::SIZE + body.len()) as u32,
+        opcode: code,
+        unique: 42,
+        node: 2,
+        extension_len,
+        ..InHeader::default()
+    };
+    let mut frame = mooring_device::fuse::abi::Frame::new();
+    header.encode(&mut frame);
+    [frame.bytes(), body].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+        if let Ok(request) = Request::decode(&bytes) {
+            prop_assert_eq!(request.header.len as usize, bytes.len());
+        }
+    }
+
+    #[test]
+    fn random_bodies_never_panic(code in 0_u32..64, extensions in 0_u16..4, body in vec(any::<u8>(), 0..300)) {
+        let bytes = message(code, extensions, &body);
+        match Request::decode(&bytes) {
+            Ok(Request { operation: Operation::Write { data, .. }, .. }) => {
+                prop_assert_eq!(data.len() + 40 + usize::from(extensions) * 8, body.len());
+            }
+            Ok(Request { operation: Operation::Lookup { name }, .. }) => prop_assert!(!name.contains(&0)),
+            Ok(_) => {}
+            Err(malformed) => prop_assert_eq!(malformed.unique(), Some(42)),
+        }
+    }
+
+    #[test]
+    fn a_mutated_write_is_a_write_or_nothing(at in 0_usize..4176, to in any::<u8>(), cut in 0_usize..4176) {
+        let mut body = vec![0; 40 + 4096];
+        body[16..20].copy_from_slice(&4096_u32.to_ne_bytes());
+        let mut bytes = message(opcode::WRITE, 0, &body);
+        let whole = Request::decode(&bytes);
+        let Ok(Request { operation: Operation::Write { offset, data }, .. }) = whole else {
+            return Err(TestCaseError::fail("a whole write must be one"));
+        };
+        prop_assert_eq!((offset, data.len()), (0, 4096));
+        prop_assert!(Request::decode(&bytes[..cut]).is_err());
+        bytes[at] = to;
+        if let Ok(Request { operation: Operation::Write { data, .. }, .. }) = Request::decode(&bytes) {
+            prop_assert_eq!(data.len(), 4096);
+        }
+    }
+}
+
+#[test]
+fn lengths_that_contradict_are_refused() {
+    assert!(
+        Request::decode(&message(opcode::BATCH_FORGET, 0, &[255, 255, 255, 255, 0, 0, 0, 0]))
+            .is_err()
+    );
+    assert!(Request::decode(&message(opcode::LOOKUP, 0, b"no end")).is_err());
+    assert!(Request::decode(&message(opcode::LOOKUP, 0, b"")).is_err());
+    assert!(Request::decode(&message(opcode::READ, 0, &[0; 39])).is_err());
+    assert!(Request::decode(&message(opcode::GETATTR, 3, &[0; 16])).is_err());
+    let unknown = message(9_999, 0, &[]);
+    assert!(matches!(Request::decode(&unknown), Ok(Request { operation: Operation::Unknown, .. })));
+}
