@@ -75,7 +75,10 @@ pub(super) fn describe(pid: i32) -> String {
     let state = stat(pid).map_or('?', |stat| stat.state);
     let command = read("cmdline").replace('\0', " ");
     let name = if command.is_empty() { format!("[{}]", read("comm").trim()) } else { command };
-    format!("{pid} {state} {} (in {})", name.trim_end(), read("wchan"))
+    // Scripts are arguments too: their first words will do.
+    let name: String = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    let name: String = name.chars().take(100).collect();
+    format!("{pid} {state} {name} (in {})", read("wchan"))
 }
 
 /// Sends a signal; a process that is gone already is no error.
