@@ -71,7 +71,9 @@ pub struct Limits {
     pub unauthenticated: usize,
 }
 
-/// Who takes what arrives.
+/// Who takes what arrives. A service that needs the endpoint to answer holds it weakly, or whoever
+/// started it calls [`Endpoint::shutdown`]: an endpoint that its own services keep alive is never
+/// dropped.
 pub struct Services {
     /// Messages and the state of streams.
     pub handler: Arc<dyn Handler>,
@@ -179,7 +181,10 @@ impl Endpoint {
         for (node, channel, stream) in self.core.incoming.refresh(self.core.admission()) {
             info!(%node, %channel, ?stream, "no longer admitted; incoming stream cut");
         }
-        for (&(peer, channel), outgoing) in self.core.outgoing.read().iter() {
+        // A copy, so that nobody is asked anything under the lock.
+        let table: Vec<_> =
+            self.core.outgoing.read().iter().map(|(&key, out)| (key, Arc::clone(out))).collect();
+        for ((peer, channel), outgoing) in table {
             if !outgoing.refresh(self.core.admission()) {
                 info!(%peer, %channel, "no longer admitted; stream cut");
             }
@@ -207,6 +212,7 @@ impl Endpoint {
         // Wakes the accepting thread.
         let _ = rustix::net::shutdown(&self.core.listener, rustix::net::Shutdown::Both);
         self.core.incoming.stop();
+        self.core.permits.cut();
         for outgoing in self.core.outgoing.read().values() {
             outgoing.cut();
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // A shell: the pace of real connections.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use parking_lot::Mutex;
 /// Log lines in a burst, and then one a second.
 const LOG_BURST: f64 = 20.0;
 const LOG_PER_SECOND: f64 = 1.0;
+/// How long a line isn't repeated, and how many are remembered: what the pace above gives.
+const SAID_FOR: Duration = Duration::from_secs(60);
+const MAX_SAID: usize = 128;
 /// Requests to join from one address in a burst, and then one a second.
 const JOIN_BURST: f64 = 10.0;
 const JOIN_PER_SECOND: f64 = 1.0;
@@ -45,24 +49,44 @@ impl Bucket {
     }
 }
 
-/// Lets some log lines through and counts the others.
+/// Lets some log lines through and counts the others: the same thing about the same address once a
+/// minute, and not more than a burst of different ones.
 pub(crate) struct LogLimit {
-    state: Mutex<(Bucket, u64)>,
+    state: Mutex<LogState>,
+}
+
+struct LogState {
+    bucket: Bucket,
+    suppressed: u64,
+    said: HashMap<(IpAddr, String), Instant>,
 }
 
 impl LogLimit {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new((Bucket::full(LOG_BURST), 0)) }
+        let bucket = Bucket::full(LOG_BURST);
+        Self { state: Mutex::new(LogState { bucket, suppressed: 0, said: HashMap::new() }) }
     }
 
-    /// Whether a line may be written now; if so, how many were suppressed since the last one.
-    pub(crate) fn allow(&self) -> Option<u64> {
+    /// Whether `what` may be written about `address` now; if so, how many lines were suppressed
+    /// since the last one.
+    pub(crate) fn allow(&self, address: IpAddr, what: &dyn Display) -> Option<u64> {
+        let key = (address, what.to_string());
         let mut state = self.state.lock();
-        state.0.refill(LOG_BURST, LOG_PER_SECOND);
-        if state.0.take() {
-            return Some(std::mem::take(&mut state.1));
+        let now = Instant::now();
+        let repeated = state.said.get(&key).is_some_and(|&at| now - at < SAID_FOR);
+        if !repeated {
+            state.bucket.refill(LOG_BURST, LOG_PER_SECOND);
+            if state.bucket.take() {
+                if state.said.len() >= MAX_SAID {
+                    state.said.retain(|_, &mut at| now - at < SAID_FOR);
+                }
+                if state.said.len() < MAX_SAID {
+                    state.said.insert(key, now);
+                }
+                return Some(std::mem::take(&mut state.suppressed));
+            }
         }
-        state.1 += 1;
+        state.suppressed += 1;
         None
     }
 }
@@ -113,8 +137,12 @@ mod tests {
     #[test]
     fn a_flood_of_log_lines_is_cut_to_a_burst() {
         let limit = LogLimit::new();
-        let allowed = (0..1000).filter(|_| limit.allow().is_some()).count();
-        assert!((20..=22).contains(&allowed), "{allowed} lines");
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let same = (0..1000).filter(|_| limit.allow(address, &"garbage").is_some()).count();
+        assert_eq!(same, 1);
+        assert_eq!(limit.allow(address, &"no certificate"), Some(999));
+        let different = (0..1000).filter(|i| limit.allow(address, i).is_some()).count();
+        assert!((18..=20).contains(&different), "{different} lines");
     }
 
     #[test]

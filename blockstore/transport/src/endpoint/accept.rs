@@ -13,7 +13,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustls::server::{Accepted, Acceptor};
@@ -75,9 +75,10 @@ pub(crate) fn run(core: &Arc<Core>) {
 
 /// Gives a new connection its thread, if there is room.
 fn admit(core: &Arc<Core>, socket: TcpStream, peer: SocketAddr) {
-    let Some(permit) = core.permits.take(peer.ip()) else {
-        core.log_refusal(peer, &AcceptError::TooMany);
-        return;
+    let permit = match core.permits.take(peer.ip(), &socket) {
+        Ok(Some(permit)) => permit,
+        Ok(None) => return core.log_refusal(peer, &AcceptError::TooMany),
+        Err(error) => return core.log_refusal(peer, &error),
     };
     let shared = Arc::clone(core);
     let spawned = core.spawn("mooring-in", move || {
@@ -97,13 +98,14 @@ fn serve(
     peer: SocketAddr,
     permit: Permit,
 ) -> Result<(), AcceptError> {
-    let mut timed = Timed::new(&socket, core.limits().handshake);
+    let deadline = Instant::now() + core.limits().handshake;
+    let mut timed = Timed::until(&socket, deadline);
     let (received, accepted) = first_message(&mut timed)?;
     let hello = accepted.client_hello();
     match Purpose::of(&hello).ok_or(AcceptError::Protocol)? {
         Purpose::Node => {
             drop(accepted);
-            incoming::run(core, socket, peer, &received, permit)
+            incoming::run(core, socket, peer, &received, permit, deadline)
         }
         Purpose::Join => join(core, &socket, peer, accepted),
         Purpose::Http => {
@@ -112,6 +114,7 @@ fn serve(
             };
             socket.set_read_timeout(None)?;
             socket.set_write_timeout(None)?;
+            drop(permit);
             http.accepted(socket, peer, accepted, Arc::clone(&core.configs().http_server));
             Ok(())
         }

@@ -75,9 +75,9 @@ impl Core {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Logs that a connection was refused, unless there were too many of late.
+    /// Logs that a connection was refused, unless that was said or there were too many of late.
     pub(crate) fn log_refusal(&self, peer: SocketAddr, reason: &dyn std::fmt::Display) {
-        if let Some(suppressed) = self.log.allow() {
+        if let Some(suppressed) = self.log.allow(peer.ip(), reason) {
             warn!(%peer, %reason, suppressed, "connection refused");
         }
     }

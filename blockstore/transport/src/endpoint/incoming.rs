@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use mooring_terms::NodeId;
 use thiserror::Error;
@@ -69,14 +70,16 @@ pub(crate) fn run(
     peer: SocketAddr,
     received: &[u8],
     permit: Permit,
+    deadline: Instant,
 ) -> Result<(), AcceptError> {
     let socket = Arc::new(socket);
-    let established = establish(core, &socket, received).map_err(|error| match error {
-        ReceiveError::Io(error) => AcceptError::Io(error),
-        ReceiveError::Tls(error) => AcceptError::Tls(error),
-        ReceiveError::Frame(error) => AcceptError::Frame(error),
-        ReceiveError::Closed | ReceiveError::Cut => AcceptError::Closed,
-    })?;
+    let established =
+        establish(core, &socket, received, deadline).map_err(|error| match error {
+            ReceiveError::Io(error) => AcceptError::Io(error),
+            ReceiveError::Tls(error) => AcceptError::Tls(error),
+            ReceiveError::Frame(error) => AcceptError::Frame(error),
+            ReceiveError::Closed | ReceiveError::Cut => AcceptError::Closed,
+        })?;
     drop(permit);
     socket.set_read_timeout(None)?;
     let Established { mut receive, hello, turn } = established;
@@ -91,14 +94,14 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Handshake, hello, turn, welcome: all within the limit.
+/// Handshake, hello, turn, welcome: all before the deadline.
 fn establish(
     core: &Arc<Core>,
     socket: &Arc<TcpStream>,
     received: &[u8],
+    deadline: Instant,
 ) -> Result<Established, ReceiveError> {
-    let limit = core.limits().handshake;
-    let mut timed = Timed::new(socket, limit);
+    let mut timed = Timed::until(socket, deadline);
     socket::prepare(socket)?;
     let mut receive = Receive::new(Arc::clone(&core.configs().node_server), received)?;
     let mut greeting = Greeting::new();
@@ -121,7 +124,7 @@ fn establish(
     }
     let turn = core
         .incoming
-        .enter(&hello, fingerprint, socket, limit)
+        .enter(&hello, fingerprint, socket, deadline)
         .ok_or_else(|| refuse(HelloRefusal::Stale(is)))?;
     // A refresh before this point did not see the stream.
     if admitted()? != is {
@@ -159,7 +162,7 @@ fn deliver(
 }
 
 fn log_bad_frame(core: &Core, peer: SocketAddr, node: NodeId, channel: Channel, error: FrameError) {
-    if let Some(suppressed) = core.log.allow() {
+    if let Some(suppressed) = core.log.allow(peer.ip(), &error) {
         warn!(%peer, %node, %channel, %error, suppressed, "bad frame; stream closed");
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use mooring_terms::NodeId;
 use parking_lot::{Condvar, Mutex};
@@ -64,14 +64,14 @@ impl IncomingStreams {
         Arc::new(Self { state: Mutex::default(), ended: Condvar::new() })
     }
 
-    /// Makes the stream of `hello` the one that counts: cuts the one before and waits, for `limit`
-    /// at most, until it has ended. `None` if a newer stream came meanwhile, or came before.
+    /// Makes the stream of `hello` the one that counts: cuts the one before and waits, until
+    /// `deadline` at most, for its end. `None` if a newer stream came meanwhile, or came before.
     pub(crate) fn enter(
         self: &Arc<Self>,
         hello: &Hello,
         fingerprint: Fingerprint,
         socket: &Arc<TcpStream>,
-        limit: Duration,
+        deadline: Instant,
     ) -> Option<Turn> {
         let key = (hello.node, hello.channel);
         let stream = hello.stream;
@@ -93,7 +93,7 @@ impl IncomingStreams {
             if slot.running.is_none() {
                 break;
             }
-            if self.ended.wait_for(&mut state, limit).timed_out() {
+            if self.ended.wait_until(&mut state, deadline).timed_out() {
                 return None;
             }
         }
@@ -163,8 +163,11 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods)] // Real threads: real time.
+
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -183,7 +186,7 @@ mod tests {
     ) -> Option<Turn> {
         let stream = StreamId { boot, number };
         let hello = Hello { node: NodeId(1), channel: Channel::Data, stream };
-        streams.enter(&hello, Fingerprint::from_bytes([0; 32]), &socket(), limit)
+        streams.enter(&hello, Fingerprint::from_bytes([0; 32]), &socket(), Instant::now() + limit)
     }
 
     #[test]

@@ -232,3 +232,112 @@ fn append(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+
+    use mooring_terms::NodeId;
+    use rustls::{ClientConnection, Stream};
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::authority::CertificateAuthority;
+    use crate::fingerprint::Fingerprint;
+    use crate::tls::config::{Configs, any_name};
+
+    /// A table in which every key is node 1.
+    struct Everyone;
+
+    impl Admission for Everyone {
+        fn node_of(&self, _: &Fingerprint) -> Option<NodeId> {
+            Some(NodeId(1))
+        }
+
+        fn fingerprint_of(&self, _: NodeId) -> Option<Fingerprint> {
+            None
+        }
+
+        fn address_of(&self, _: NodeId) -> Option<SocketAddr> {
+            None
+        }
+    }
+
+    fn configs() -> Configs {
+        let authority = CertificateAuthority::create().unwrap();
+        let life = Duration::from_secs(86_400);
+        let identity = authority.issue(NodeId(1), &[], SystemTime::UNIX_EPOCH, life).unwrap();
+        Configs::new(&identity, Arc::new(Everyone)).unwrap()
+    }
+
+    /// Keys are renewed after 2^24 records, some 64 GiB of single blocks: too many for a test, so
+    /// the client is made to do it.
+    #[test]
+    fn a_stream_survives_the_renewal_of_its_keys() {
+        let configs = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = configs.client(NodeId(1)).unwrap();
+        let sender = thread::spawn(move || {
+            let mut socket = TcpStream::connect(address).unwrap();
+            let mut tls = ClientConnection::new(client, any_name()).unwrap();
+            for part in 0..20_u8 {
+                Stream::new(&mut tls, &mut socket).write_all(&[part; 50_000]).unwrap();
+                tls.refresh_traffic_keys().unwrap();
+            }
+            Stream::new(&mut tls, &mut socket).write_all(b"end").unwrap();
+        });
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut receive = Receive::new(Arc::clone(&configs.node_server), &[]).unwrap();
+        let mut received = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            received.extend_from_slice(bytes);
+            Ok(())
+        };
+        receive.handshake(&mut socket, &mut sink).unwrap();
+        while receive.receive(&mut socket, &mut sink).is_ok() {}
+        sender.join().unwrap();
+        assert_eq!(received.len(), 20 * 50_000 + 3);
+        assert!(
+            (0..20)
+                .all(|part| received[part * 50_000..][..50_000].iter().all(|&b| b == part as u8))
+        );
+    }
+
+    #[test]
+    fn random_bytes_behind_a_handshake_end_the_stream_without_a_panic() {
+        let configs = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = configs.client(NodeId(1)).unwrap();
+        let sender = thread::spawn(move || {
+            let mut socket = TcpStream::connect(address).unwrap();
+            let mut tls = ClientConnection::new(client, any_name()).unwrap();
+            Stream::new(&mut tls, &mut socket).write_all(b"good").unwrap();
+            // A record that nobody encrypted.
+            let mut record = vec![23, 3, 3, 0, 100];
+            record.extend_from_slice(&[77; 100]);
+            socket.write_all(&record).unwrap();
+            let _ = socket.read(&mut [0]);
+        });
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut receive = Receive::new(Arc::clone(&configs.node_server), &[]).unwrap();
+        let mut received = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            received.extend_from_slice(bytes);
+            Ok(())
+        };
+        receive.handshake(&mut socket, &mut sink).unwrap();
+        let error = loop {
+            if let Err(error) = receive.receive(&mut socket, &mut sink) {
+                break error;
+            }
+        };
+        drop(socket);
+        sender.join().unwrap();
+        assert!(matches!(error, ReceiveError::Tls(_)), "{error}");
+        assert_eq!(received, b"good");
+    }
+}

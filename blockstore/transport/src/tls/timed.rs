@@ -13,7 +13,12 @@ pub(crate) struct Timed<'a> {
 
 impl<'a> Timed<'a> {
     pub(crate) fn new(socket: &'a TcpStream, limit: Duration) -> Self {
-        Self { socket, deadline: Instant::now() + limit }
+        Self::until(socket, Instant::now() + limit)
+    }
+
+    /// Another hold on the same time: a handshake that goes through several hands has one deadline.
+    pub(crate) fn until(socket: &'a TcpStream, deadline: Instant) -> Self {
+        Self { socket, deadline }
     }
 
     fn remaining(&self) -> io::Result<Duration> {
