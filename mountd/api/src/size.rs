@@ -14,7 +14,7 @@ const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 ///
 /// Text: a number, perhaps with a decimal fraction, and a unit: `B`, `K`, `KB`, `KiB`, and so on
 /// up to `E`; upper or lower case, a space between allowed. Every unit is a power of 1024, as in
-/// `dd` and `lvcreate`. A bare number is bytes. JSON: the number of bytes; text is accepted too.
+/// `dd` and `lvcreate`; what a fraction leaves below a byte is cut off. A bare number is bytes. JSON: the number of bytes; text is accepted too.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, ToSchema,
 )]
@@ -40,7 +40,7 @@ pub enum ByteSizeError {
         /// What was given for one.
         unit: String,
     },
-    /// The fraction doesn't come out at whole bytes.
+    /// It has a part of a byte, or more than 18 digits behind the point.
     #[error("{text:?} is not a whole number of bytes")]
     NotWhole {
         /// What was given.
@@ -93,8 +93,7 @@ impl FromStr for ByteSize {
         let shift = unit_shift(unit.trim())?;
         let whole: u128 = whole.parse().map_err(|_| too_large())?;
         let not_whole = || ByteSizeError::NotWhole { text: text.to_owned() };
-        // More than 18 digits behind the point can't come out whole: 2^60 has no more factors of two
-        // than that many tens, save trailing zeros, which nobody types.
+        // 10^18 times the largest unit, 2^60, still fits into 128 bits.
         let divisor = u32::try_from(fraction.len())
             .ok()
             .filter(|digits| *digits <= 18)
@@ -102,7 +101,7 @@ impl FromStr for ByteSize {
             .ok_or_else(not_whole)?;
         let fraction: u128 = fraction.parse().map_err(|_| no_number())?;
         let unit = 1_u128 << shift;
-        if !(fraction * unit).is_multiple_of(divisor) && shift == 0 {
+        if shift == 0 && fraction != 0 {
             return Err(not_whole());
         }
         let bytes = whole.checked_mul(unit).ok_or_else(too_large)? + fraction * unit / divisor;

@@ -228,6 +228,48 @@ fn a_task_that_fails_fails_the_command() {
 }
 
 #[test]
+fn a_pool_that_is_measured_is_waited_for() {
+    let pool = |class: Option<&str>, task: Option<u64>| {
+        json!({"id": 3, "node": "alpha", "path": "/pool", "backing": "directory", "class": class,
+            "class_set": false, "speed": null, "state": "ok", "fault": "", "size": 100_u64 << 30,
+            "used": 0, "live": 0, "replicas": 0, "incarnation": "", "task": task})
+    };
+    let fake = Fake::start(move |asked| match (asked.method.as_str(), asked.target.as_str()) {
+        ("POST", "/v1/pools") => Reply::ok(pool(None, Some(9))),
+        ("GET", "/v1/tasks/9") => Reply::ok(task("done", 2)),
+        ("GET", "/v1/pools/3") => Reply::ok(pool(Some("high"), None)),
+        other => panic!("{other:?}"),
+    });
+    let run = ctl(fake.socket(), &["pool", "add", "/pool", "--size", "100G"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(run.out, "pool 3 on alpha: /pool, 100 GiB, class high (measured)\n");
+    let run = ctl(fake.socket(), &["pool", "add", "/pool", "--no-wait"]);
+    assert_eq!(run.out, "pool 3 on alpha: /pool, 100 GiB, class not known yet\n");
+}
+
+#[test]
+fn a_resync_is_followed_until_all_replicas_are_in_sync() {
+    let asked = AtomicUsize::new(0);
+    let fake = Fake::start(move |request| {
+        let joined = asked.load(Ordering::SeqCst) >= 2;
+        if request.target.ends_with("/resync") {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let join = json!({"slice": 0, "node": "beta", "phase": "copying", "copied": 4096,
+                "total": 8192, "rate": 1024});
+            return Reply::ok(if joined { json!([]) } else { json!([join]) });
+        }
+        let mut volume = volume("db");
+        volume["in_sync"] = json!(if joined { 2 } else { 1 });
+        Reply::ok(json!({"volume": volume, "reasons": [], "slice_size": 1, "slices": [],
+            "attachment": null, "mounts": []}))
+    });
+    let run = ctl(fake.socket(), &["volume", "inspect", "db", "--follow"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(run.err, "db slice 0 on beta: 50%, copying, 4 KiB of 8 KiB, 1 KiB/s\n");
+    assert!(run.out.starts_with("name      db\n"), "{}", run.out);
+}
+
+#[test]
 fn mount_options_are_sorted_out() {
     let fake = Fake::start(|_| Reply::ok(mounted()));
     let words = ["mount", "db", "/mnt", "-o", "ro,noatime,_netdev", "-o", "backend=nbd"];
