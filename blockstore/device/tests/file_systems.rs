@@ -1,4 +1,5 @@
 //! What users do with a device: file systems, discards, growing, detaching.
+#![allow(clippy::disallowed_methods, reason = "tests of processes run in real time")]
 
 mod support;
 
@@ -6,12 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use mooring_device::{
     Device, DeviceError, DeviceKind, Handover, IoError, LoopDevice, LoopOptions, User,
 };
 use support::memory_io::MemoryIo;
-use support::{Background, Place, loop_backed_by, run, sector_size, try_run};
+use support::{Background, Place, eventually, loop_backed_by, run, sector_size, try_run};
 
 const MIB: usize = 1 << 20;
 
@@ -174,25 +176,20 @@ fn a_device_in_use_is_not_detached() {
 
     let reader =
         Background::start("sh", ["-c", &format!("exec sleep 100 < {}", text(device.path()))]);
-    let reads = || {
-        users_of(&device)
-            .iter()
-            .any(|user| matches!(user, User::Process { pid, .. } if *pid == reader.0.id()))
-    };
-    assert!(reads(), "the process must be named");
+    let pid = reader.0.id();
+    let has_it =
+        || fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|input| input == device.path());
+    assert!(eventually(Duration::from_secs(5), || has_it().then_some(())).is_some());
+    let Err(DeviceError::Busy { users, .. }) = device.detach() else { panic!("it is open") };
+    let named =
+        users.iter().any(|user| matches!(user, User::Process { pid: found, .. } if *found == pid));
+    assert!(named, "the process must be named, not {users:?}");
     drop(reader);
     device.detach().expect("now nobody uses it");
     device.detach().expect("and a second time does nothing");
     assert!(matches!(device.grow(), Err(DeviceError::Gone { .. })));
     assert!(!device.mount_point().exists());
     assert!(place.holder().list().expect("the holder answers").is_empty());
-}
-
-fn users_of(device: &LoopDevice) -> Vec<User> {
-    match device.detach() {
-        Err(DeviceError::Busy { users, .. }) => users,
-        other => panic!("it is open, so not {other:?}"),
-    }
 }
 
 #[test]
@@ -246,10 +243,18 @@ fn a_full_volume_is_no_broken_disk() {
     assert_eq!(device.stats().errors, 2);
 }
 
+/// This process's resident memory.
+fn resident_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("our status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 #[test]
 fn many_devices_live_side_by_side() {
     let place = Place::new();
     let host = place.host();
+    let (before, begin) = (resident_kib(), Instant::now());
     let devices: Vec<_> = (0..20)
         .map(|i| {
             let handover = if i % 2 == 0 { Handover::Resend } else { Handover::Forward };
@@ -258,6 +263,9 @@ fn many_devices_live_side_by_side() {
             host.attach(&format!("vol-{i}"), io, &options).expect("a device")
         })
         .collect();
+    let each_kib = (resident_kib() - before) / 20;
+    println!("20 devices: {each_kib} KiB and {:?} each", begin.elapsed() / 20);
+    assert!(each_kib < 1024, "an idle device has a budget of 1 MiB");
     for (i, device) in devices.iter().enumerate() {
         assert_eq!(device.size_bytes(), ((i + 1) * MIB) as u64);
         run(
