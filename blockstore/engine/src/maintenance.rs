@@ -1,0 +1,302 @@
+//! Background work, one bounded step at a time: checkpoint, counting, reclaim, zeroing ahead.
+//!
+//! ```text
+//!   step: a checkpoint is under way ──────> its next step
+//!         trees were dropped ─────────────> count some of them
+//!         a checkpoint is due ────────────> begin it
+//!         emptied segments wait for a slot > write the other slot
+//!         few segments are free ──────────> scan or copy a little (reclaim)
+//!         nothing is prepared ahead ──────> zero a segment
+//! ```
+//! A worker thread calls [`Pool::maintain`] until it says idle, and again now and then. Without
+//! one, appends do steps themselves: some when memory or segments run short, all that is needed
+//! when they can't go on otherwise.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mooring_terms::SliceId;
+
+use crate::checkpoint::Checkpointing;
+use crate::disk::Area;
+use crate::pool::Pool;
+use crate::reclaim::Reclaim;
+use crate::replica::Replica;
+use crate::space::Class;
+use crate::trash::Dropped;
+use crate::{EngineError, Result, SegmentId};
+
+/// Segments zeroed ahead of their first use.
+const ZEROED_AHEAD: usize = 2;
+
+/// A removed replica.
+pub(crate) struct Grave {
+    pub(crate) replica: Arc<Replica>,
+}
+
+/// What is going on in the background.
+#[derive(Default)]
+pub(crate) struct Maintenance {
+    pub(crate) checkpoint: Option<Box<Checkpointing>>,
+    pub(crate) reclaim: Option<Box<Reclaim>>,
+    /// Segments emptied since the last freeze.
+    pub(crate) emptied: Vec<SegmentId>,
+    pub(crate) trash: VecDeque<Dropped>,
+    /// The checkpoint that each slot holds.
+    pub(crate) slots: [u64; 2],
+    /// The bytes of the newest slot, to be written into the other under a higher number.
+    pub(crate) newest: Option<crate::format::Slot>,
+    /// Bytes appended when the last checkpoint was begun.
+    pub(crate) begun_at: u64,
+    pub(crate) zeroed: Vec<SegmentId>,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Maintained {
+    /// There was something to do; there may be more.
+    Worked,
+    /// There is nothing to do now.
+    Idle,
+}
+
+impl Maintenance {
+    pub(crate) fn oldest_slot(&self) -> u64 {
+        self.slots[0].min(self.slots[1])
+    }
+}
+
+impl Pool {
+    /// Does one bounded step of background work, if any is due.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`], [`EngineError::Poisoned`]; [`EngineError::NoSpace`] if a full pool has
+    /// no room for the work (freeing something helps).
+    pub fn maintain(&self) -> Result<Maintained> {
+        let mut maintenance = self.maintenance.lock();
+        self.step(&mut maintenance, false)
+    }
+
+    /// Makes a checkpoint now, and waits for it.
+    ///
+    /// # Errors
+    /// Those of [`Pool::maintain`].
+    pub fn checkpoint(&self) -> Result<()> {
+        let mut maintenance = self.maintenance.lock();
+        while maintenance.checkpoint.is_some() {
+            self.advance_checkpoint(&mut maintenance)?;
+        }
+        self.begin_checkpoint(&mut maintenance);
+        while maintenance.checkpoint.is_some() {
+            self.advance_checkpoint(&mut maintenance)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a checkpoint and ends. Dropping a pool without it is safe too: the next opening reads
+    /// more of the log.
+    ///
+    /// # Errors
+    /// Those of [`Pool::maintain`].
+    pub fn close(self) -> Result<()> {
+        self.checkpoint()
+    }
+
+    /// One step. With `wanted`, space is what matters.
+    pub(crate) fn step(&self, m: &mut Maintenance, wanted: bool) -> Result<Maintained> {
+        self.core.check()?;
+        if m.checkpoint.is_some() {
+            self.advance_checkpoint(m)?;
+            return Ok(Maintained::Worked);
+        }
+        if !m.trash.is_empty() {
+            self.count_dropped(&mut m.trash);
+            self.free_emptied(m);
+            return Ok(Maintained::Worked);
+        }
+        if self.checkpoint_is_due(m, wanted) {
+            self.begin_checkpoint(m);
+            return Ok(Maintained::Worked);
+        }
+        if self.second_slot_is_due(m) {
+            self.write_second_slot(m)?;
+            return Ok(Maintained::Worked);
+        }
+        let low = wanted || self.core.space.lock().is_low();
+        if m.reclaim.is_some() || low {
+            let worked = self.reclaim_step(m)?;
+            if worked {
+                return Ok(Maintained::Worked);
+            }
+            if !m.emptied.is_empty() {
+                self.begin_checkpoint(m);
+                return Ok(Maintained::Worked);
+            }
+        }
+        self.zero_ahead(m)
+    }
+
+    fn checkpoint_is_due(&self, m: &Maintenance, wanted: bool) -> bool {
+        let layers = self.layer_bytes.load(Ordering::Relaxed) + self.moved.read().bytes();
+        let appended = self.log.lock().appended_bytes;
+        let logged = appended - m.begun_at.min(appended);
+        let limit = self.core.options.checkpoint_bytes.min(
+            // A small pool can't leave much of itself to be replayed.
+            u64::from(self.core.superblock.segments) * self.core.superblock.segment_bytes / 4,
+        );
+        let space = self.core.space.lock();
+        layers * 4 >= self.core.options.memory_bytes
+            || logged >= limit
+            || (wanted && !self.graves.lock().is_empty())
+            || m.emptied.len() >= reclaim_batch(&space)
+            || (space.is_pressing() && !m.emptied.is_empty())
+    }
+
+    /// O5: an emptied segment waits until both slots are past it.
+    fn second_slot_is_due(&self, m: &Maintenance) -> bool {
+        let space = self.core.space.lock();
+        m.slots[0] != m.slots[1]
+            && m.newest.is_some()
+            && space.is_low()
+            && space.has_evacuated()
+            && space.segments().iter().any(|segment| {
+                matches!(segment.state, crate::space::SegmentState::Evacuated(since)
+                    if since > m.oldest_slot())
+            })
+    }
+
+    /// Frees what O5 and O6 allow.
+    pub(crate) fn free_emptied(&self, m: &Maintenance) {
+        if !m.trash.is_empty() {
+            return;
+        }
+        let mut space = self.core.space.lock();
+        let freed = space.free_evacuated(m.oldest_slot());
+        if !freed.is_empty() {
+            // O8: marked before anything can take them, since the space is still locked.
+            let moment = self.core.moment.fetch_add(1, Ordering::SeqCst) + 1;
+            for segment in freed {
+                self.core.freed_at[segment.0 as usize].store(moment, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn zero_ahead(&self, m: &mut Maintenance) -> Result<Maintained> {
+        if !self.core.options.zero_ahead {
+            return Ok(Maintained::Idle);
+        }
+        let next = self.core.space.lock().next_untouched(ZEROED_AHEAD);
+        m.zeroed.retain(|segment| next.contains(segment));
+        let Some(segment) = next.into_iter().find(|segment| !m.zeroed.contains(segment)) else {
+            return Ok(Maintained::Idle);
+        };
+        let (area, bytes) = (Area::Segment(segment), self.core.superblock.segment_bytes);
+        // A disk that is full of other things is no failure yet: nothing was promised from it.
+        if self.core.disk.prepare(area, bytes, true).is_err() {
+            return Ok(Maintained::Idle);
+        }
+        m.zeroed.push(segment);
+        Ok(Maintained::Worked)
+    }
+
+    /// Before an append: waits, working, until there is room for it.
+    pub(crate) fn make_room(
+        &self,
+        slice: SliceId,
+        class: Class,
+        blocks: u64,
+        bytes: u64,
+    ) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            let refused = {
+                let mut space = self.core.space.lock();
+                match space.admit(slice, blocks) {
+                    Ok(()) if space.has_room(class, bytes) => {
+                        space.spend(slice, blocks);
+                        return Ok(());
+                    }
+                    Ok(()) => EngineError::NoSpace { wanted: bytes, free: space.available() },
+                    Err(error) => error,
+                }
+            };
+            self.core.check()?;
+            if tries == MAX_TRIES || !self.gain_space()? {
+                return Err(refused);
+            }
+            tries += 1;
+        }
+    }
+
+    /// Works until more space is free than before; says whether there is.
+    fn gain_space(&self) -> Result<bool> {
+        let mut m = self.maintenance.lock();
+        let measure = |pool: &Self| {
+            let space = pool.core.space.lock();
+            (space.free_count(), space.available())
+        };
+        let before = measure(self);
+        let appended = self.log.lock().appended_bytes;
+        // Merging shows what was overwritten; it is not worth a checkpoint for every refusal.
+        let stale = appended - m.begun_at.min(appended) >= self.core.superblock.segment_bytes / 2
+            || !self.graves.lock().is_empty();
+        if stale && m.checkpoint.is_none() {
+            self.begin_checkpoint(&mut m);
+        }
+        for _ in 0..MAX_STEPS {
+            let idle = match self.step(&mut m, true) {
+                Ok(done) => done == Maintained::Idle,
+                Err(EngineError::NoSpace { .. }) => true,
+                Err(error) => return Err(error),
+            };
+            let now = measure(self);
+            if now.0 > before.0 || now.1 > before.1 {
+                return Ok(true);
+            }
+            if idle {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// After an append: takes part in the work when memory or segments run short.
+    pub(crate) fn keep_pace(&self, bytes: u64) -> Result<()> {
+        let budget = self.core.options.memory_bytes;
+        let layers = self.layer_bytes.load(Ordering::Relaxed);
+        let (low, pressing) = {
+            let space = self.core.space.lock();
+            (space.is_low(), space.is_pressing())
+        };
+        let full = layers * 2 >= budget;
+        if !(full || low || layers * 4 >= budget) {
+            return Ok(());
+        }
+        // With a worker at it, only what presses makes a writer wait for its turn.
+        let m = if full || pressing {
+            Some(self.maintenance.lock())
+        } else {
+            self.maintenance.try_lock()
+        };
+        let Some(mut m) = m else { return Ok(()) };
+        let steps = if full || pressing { 1 + bytes / (256 << 10) } else { 1 };
+        for _ in 0..steps {
+            match self.step(&mut m, false) {
+                Ok(Maintained::Worked) => {}
+                // The append itself has succeeded.
+                Ok(Maintained::Idle) | Err(EngineError::NoSpace { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+const MAX_TRIES: u32 = 1000;
+const MAX_STEPS: u32 = 1_000_000;
+
+/// How many emptied segments are worth a checkpoint.
+fn reclaim_batch(space: &crate::space::Space) -> usize {
+    (space.segments().len() / 48).clamp(1, 16)
+}

@@ -1,0 +1,299 @@
+//! Segments, what lives in them, and who may still write.
+//!
+//! ```text
+//!         take                 log moves on            reclaim has copied what lived
+//!   Free ──────> Open (head, ──────────────> Closed ──────────────────────> Evacuated(k)
+//!     ^          successor)                    │ its records can't all be read     │
+//!     │                                        v                                   │
+//!     │                                   Quarantined                              │
+//!     └──────────────── both checkpoint slots are k or newer ──────────────────────┘
+//! ```
+//! `live` counts, a segment, the bytes of blocks and nodes that some map names. It chooses victims
+//! and answers "how much is left"; it never decides that a segment is free: that takes a scan.
+//!
+//! Invariants: live + reserved <= usable; a segment is written from its start only when Free.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mooring_terms::{BLOCK_SIZE, SliceId};
+
+use crate::address::Address;
+use crate::format::RECORD_HEADER_BYTES;
+use crate::{EngineError, Result, SegmentId};
+
+/// What a live block counts: its bytes, and its part of header, padding and map.
+pub(crate) const BLOCK_WEIGHT: u64 = BLOCK_SIZE as u64 + 128;
+
+/// What a live node of `length` bytes counts.
+pub(crate) fn node_weight(length: u32) -> u64 {
+    (RECORD_HEADER_BYTES as u64 + u64::from(length)).next_multiple_of(8)
+}
+
+/// What a segment is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SegmentState {
+    Free,
+    /// The log's head or its successor.
+    Open,
+    Closed,
+    /// Nothing in it is needed once both slots have reached this checkpoint.
+    Evacuated(u64),
+    /// Some of its records can't be read: what the map names there stays.
+    Quarantined,
+}
+
+/// One segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Segment {
+    pub(crate) state: SegmentState,
+    /// How often it has been written from its start.
+    pub(crate) use_count: u32,
+    pub(crate) live: u64,
+    /// Bytes from its start to the end of its last record.
+    pub(crate) end: u64,
+}
+
+impl Segment {
+    pub(crate) const NEW: Self = Self { state: SegmentState::Free, use_count: 0, live: 0, end: 0 };
+}
+
+/// How far an allocation may go into the reserve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Class {
+    /// Data of callers: leaves the reserve alone.
+    Ordinary,
+    /// Discards, control records, states: what gets a full pool working again.
+    Exempt,
+    /// Nodes, checkpoints, reclaim: all there is.
+    Internal,
+}
+
+/// The table of segments and the promises made about them.
+pub(crate) struct Space {
+    segment_bytes: u64,
+    segments: Vec<Segment>,
+    /// Free segments that were written before, and those that never were: the former first, so
+    /// that a pool's files stay few.
+    recycled: BTreeSet<SegmentId>,
+    untouched: BTreeSet<SegmentId>,
+    live: u64,
+    reserved: BTreeMap<SliceId, u64>,
+    reserved_total: u64,
+}
+
+impl Space {
+    pub(crate) fn new(segment_bytes: u64, segments: Vec<Segment>) -> Self {
+        let mut space = Self {
+            segment_bytes,
+            live: segments.iter().map(|segment| segment.live).sum(),
+            recycled: BTreeSet::new(),
+            untouched: BTreeSet::new(),
+            reserved: BTreeMap::new(),
+            reserved_total: 0,
+            segments,
+        };
+        for i in 0..space.segments.len() {
+            if space.segments[i].state == SegmentState::Free {
+                space.put_free(SegmentId(i as u32));
+            }
+        }
+        space
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    pub(crate) fn get(&self, segment: SegmentId) -> &Segment {
+        &self.segments[segment.0 as usize]
+    }
+
+    fn get_mut(&mut self, segment: SegmentId) -> &mut Segment {
+        &mut self.segments[segment.0 as usize]
+    }
+
+    fn put_free(&mut self, segment: SegmentId) {
+        if self.get(segment).use_count == 0 {
+            self.untouched.insert(segment);
+        } else {
+            self.recycled.insert(segment);
+        }
+    }
+
+    pub(crate) fn free_count(&self) -> usize {
+        self.recycled.len() + self.untouched.len()
+    }
+
+    /// The next free segments that were never written, for zeroing ahead.
+    pub(crate) fn next_untouched(&self, count: usize) -> Vec<SegmentId> {
+        let wanted = count.saturating_sub(self.recycled.len());
+        self.untouched.iter().take(wanted).copied().collect()
+    }
+
+    /// Takes a free segment and raises its use count.
+    pub(crate) fn take(&mut self) -> Option<(SegmentId, u32)> {
+        let segment = self.recycled.pop_first().or_else(|| self.untouched.pop_first())?;
+        let taken = self.get_mut(segment);
+        taken.state = SegmentState::Open;
+        taken.use_count += 1;
+        taken.end = 0;
+        let use_count = taken.use_count;
+        let live = std::mem::take(&mut taken.live);
+        self.live -= live;
+        Some((segment, use_count))
+    }
+
+    /// Notes, on opening, that the log had gone on into a segment.
+    pub(crate) fn found_open(&mut self, segment: SegmentId, use_count: u32) {
+        self.recycled.remove(&segment);
+        self.untouched.remove(&segment);
+        let found = self.get_mut(segment);
+        found.state = SegmentState::Open;
+        found.use_count = use_count;
+    }
+
+    pub(crate) fn set_state(&mut self, segment: SegmentId, state: SegmentState) {
+        self.get_mut(segment).state = state;
+    }
+
+    pub(crate) fn close(&mut self, segment: SegmentId, end: u64) {
+        let closed = self.get_mut(segment);
+        closed.state = SegmentState::Closed;
+        closed.end = end;
+    }
+
+    /// Nothing that lives is left in the segment.
+    pub(crate) fn evacuated(&mut self, segment: SegmentId, checkpoint: u64) {
+        let emptied = self.get_mut(segment);
+        emptied.state = SegmentState::Evacuated(checkpoint);
+        let live = std::mem::take(&mut emptied.live);
+        self.live -= live;
+    }
+
+    /// Frees what neither slot refers to; `oldest` is the older slot's checkpoint.
+    pub(crate) fn free_evacuated(&mut self, oldest: u64) -> Vec<SegmentId> {
+        let mut freed = Vec::new();
+        for i in 0..self.segments.len() {
+            if let SegmentState::Evacuated(since) = self.segments[i].state
+                && crate::order::may_reuse(since, oldest)
+            {
+                self.segments[i].state = SegmentState::Free;
+                freed.push(SegmentId(i as u32));
+                self.put_free(SegmentId(i as u32));
+            }
+        }
+        freed
+    }
+
+    pub(crate) fn has_evacuated(&self) -> bool {
+        self.segments.iter().any(|s| matches!(s.state, SegmentState::Evacuated(_)))
+    }
+
+    pub(crate) fn add(&mut self, segment: SegmentId, bytes: u64) {
+        self.get_mut(segment).live += bytes;
+        self.live += bytes;
+    }
+
+    pub(crate) fn free(&mut self, segment: SegmentId, bytes: u64) {
+        let from = self.get_mut(segment);
+        let bytes = bytes.min(from.live);
+        from.live -= bytes;
+        self.live -= bytes;
+    }
+
+    pub(crate) fn free_block(&mut self, address: Address) {
+        self.free(address.segment(), BLOCK_WEIGHT);
+    }
+
+    /// Segments that only exempt and internal allocations may use.
+    fn reserve_segments(&self) -> u64 {
+        (self.segments.len() as u64 / 12).max(5)
+    }
+
+    /// Whether an allocation of `class` finds enough segments free to go ahead.
+    pub(crate) fn has_room(&self, class: Class, bytes: u64) -> bool {
+        let free = self.free_count() as u64;
+        let wanted = bytes.div_ceil(self.segment_bytes / 2);
+        let floor = match class {
+            Class::Ordinary => self.reserve_segments(),
+            Class::Exempt => self.reserve_segments() / 2,
+            Class::Internal => 0,
+        };
+        free >= floor + wanted
+    }
+
+    /// Whether reclaim should be at work.
+    pub(crate) fn is_low(&self) -> bool {
+        let low = self.reserve_segments() * 3 / 2 + 2;
+        (self.free_count() as u64) < low
+    }
+
+    /// Whether reclaim must be at work before anything else.
+    pub(crate) fn is_pressing(&self) -> bool {
+        (self.free_count() as u64) <= self.reserve_segments() + 1
+    }
+
+    /// The most that may live: above it, reclaim would copy more than it frees.
+    pub(crate) fn usable(&self) -> u64 {
+        let segments = self.segments.len() as u64;
+        let quarantined = self.segments.iter().filter(|s| s.state == SegmentState::Quarantined);
+        let room = segments.saturating_sub(self.reserve_segments() + quarantined.count() as u64);
+        room * self.segment_bytes / 100 * 94
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.live
+    }
+
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved_total
+    }
+
+    /// What could still be promised.
+    pub(crate) fn available(&self) -> u64 {
+        self.usable().saturating_sub(self.live + self.reserved_total)
+    }
+
+    /// Promises up to `bytes` of payload to a slice; returns how many it got.
+    pub(crate) fn reserve(&mut self, slice: SliceId, bytes: u64) -> u64 {
+        let blocks = (self.available() / BLOCK_WEIGHT).min(bytes.div_ceil(BLOCK_SIZE as u64));
+        *self.reserved.entry(slice).or_default() += blocks * BLOCK_WEIGHT;
+        self.reserved_total += blocks * BLOCK_WEIGHT;
+        (blocks * BLOCK_SIZE as u64).min(bytes)
+    }
+
+    /// Gives back what a slice was promised.
+    pub(crate) fn release(&mut self, slice: SliceId, bytes: u64) {
+        self.spend(slice, bytes.div_ceil(BLOCK_SIZE as u64));
+    }
+
+    /// Uses up the promises of a slice for `blocks` blocks.
+    pub(crate) fn spend(&mut self, slice: SliceId, blocks: u64) {
+        if let Some(held) = self.reserved.get_mut(&slice) {
+            let spent = (*held).min(blocks * BLOCK_WEIGHT);
+            *held -= spent;
+            self.reserved_total -= spent;
+            if *held == 0 {
+                self.reserved.remove(&slice);
+            }
+        }
+    }
+
+    /// All promises of a slice end.
+    pub(crate) fn forget(&mut self, slice: SliceId) {
+        self.reserved_total -= self.reserved.remove(&slice).unwrap_or(0);
+    }
+
+    /// Whether `blocks` blocks of a slice can be written.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSpace`].
+    pub(crate) fn admit(&self, slice: SliceId, blocks: u64) -> Result<()> {
+        let wanted = blocks * BLOCK_WEIGHT;
+        let held = self.reserved.get(&slice).copied().unwrap_or(0);
+        if wanted <= held || wanted - held <= self.available() {
+            return Ok(());
+        }
+        Err(EngineError::NoSpace { wanted: blocks * BLOCK_SIZE as u64, free: self.available() })
+    }
+}
