@@ -217,6 +217,52 @@ fn a_crash_of_daemon_and_holder_is_swept() {
 }
 
 #[test]
+fn a_stopped_holder_keeps_nobody_waiting() {
+    let place = Place::new();
+    let (io, device) = attach(&place, Handover::Forward);
+    io.stuck.store(true, Ordering::SeqCst);
+    let read = format!("if={}", text(device.path()));
+    let mut reader =
+        Background::start("dd", ["of=/dev/null", "iflag=direct", "bs=4k", "count=1", &read]);
+    assert!(eventually(AT_ONCE, || (device.stats().in_flight > 0).then_some(())).is_some());
+    let holder = place.holder();
+    let pid = rustix::process::Pid::from_raw(holder.pid() as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it can be stopped");
+    device.fail().expect("it fails");
+    assert!(reader.wait(AT_ONCE).is_some_and(|status| !status.success()));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("it can go on");
+    device.detach().expect("nobody uses it");
+}
+
+#[test]
+fn an_unmounted_device_still_fails() {
+    let place = Place::new();
+    let (io, device) = attach(&place, Handover::Resend);
+    io.stuck.store(true, Ordering::SeqCst);
+    let read = format!("if={}", text(device.path()));
+    let mut reader =
+        Background::start("dd", ["of=/dev/null", "iflag=direct", "bs=4k", "count=1", &read]);
+    assert!(eventually(AT_ONCE, || (device.stats().in_flight > 0).then_some(())).is_some());
+    // Somebody tidies up what he doesn't know.
+    run("umount", ["-l", text(device.mount_point())]);
+    device.fail().expect("it fails");
+    assert!(reader.wait(AT_ONCE).is_some_and(|status| !status.success()));
+    device.detach_forced().expect("it goes");
+    let gone = || {
+        !text(device.path()).is_empty()
+            && std::fs::metadata(format!(
+                "/sys/block/{}/loop",
+                text(device.path()).trim_start_matches("/dev/")
+            ))
+            .is_err()
+    };
+    assert!(
+        eventually(AT_ONCE, || gone().then_some(())).is_some(),
+        "the loop device must not stay"
+    );
+}
+
+#[test]
 fn a_holder_that_died_is_replaced() {
     let place = Place::new();
     let (_io, device) = attach(&place, Handover::Resend);

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use super::abi::{Frame, OutHeader, notify};
+
 /// One source of requests. Many threads may send; one receives.
 pub(crate) enum Channel {
     /// A descriptor of /dev/fuse: a read is one request, a write one answer.
@@ -32,6 +34,22 @@ impl Channel {
             Self::Kernel(fuse) => receive_one(fuse, space),
             Self::Forwarded { stream, .. } => receive_framed(stream, space),
         }
+    }
+
+    /// Asks the kernel to send again what was read by an earlier process and never answered, over
+    /// whichever descriptor of the connection.
+    ///
+    /// Nothing may be read from the connection before: what this process had already read would come
+    /// a second time, and its first execution, whose answer the kernel no longer takes, could outlast
+    /// the second and undo a later write.
+    ///
+    /// # Errors
+    /// What the kernel says: EINVAL where it can't (before Linux 6.9).
+    pub(crate) fn request_resend(&self) -> io::Result<()> {
+        let mut frame = Frame::new();
+        OutHeader { len: OutHeader::SIZE as u32, error: notify::RESEND, unique: 0 }
+            .encode(&mut frame);
+        self.send(&mut [IoSlice::new(frame.bytes())])
     }
 
     /// Sends one answer, put together from `parts`.

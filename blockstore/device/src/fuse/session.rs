@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::abi::{Frame, OutHeader, UNIQUE_RESEND, WriteOut, notify, setattr};
+use super::abi::{Frame, OutHeader, UNIQUE_RESEND, WriteOut, setattr};
 use super::buffer::RequestBuffer;
 use super::channel::Channel;
 use super::files;
@@ -89,20 +89,6 @@ impl Session {
         Ok(session)
     }
 
-    /// Asks the kernel to send again what was read by an earlier process and never answered.
-    ///
-    /// # Errors
-    /// What the kernel says: EINVAL where it can't (before Linux 6.9).
-    pub(crate) fn request_resend(&self) -> std::io::Result<()> {
-        let mut frame = Frame::new();
-        OutHeader { len: OutHeader::SIZE as u32, error: notify::RESEND, unique: 0 }
-            .encode(&mut frame);
-        match self.channels.first() {
-            Some(channel) => channel.send(&mut [IoSlice::new(frame.bytes())]),
-            None => Ok(()),
-        }
-    }
-
     /// The descriptors of /dev/fuse; `None` if a holder has them, and forwards.
     pub(crate) fn kernel_fds(&self) -> Option<Vec<BorrowedFd<'_>>> {
         self.channels
@@ -121,10 +107,15 @@ impl Session {
     }
 
     /// Answers everything that waits with EIO, and everything that comes later.
-    pub(crate) fn fail(&self) {
+    ///
+    /// With `aborted` the kernel has given its side up already, and needs no answers.
+    pub(crate) fn fail(&self, aborted: bool) {
         self.failed.store(true, Ordering::SeqCst);
-        for (unique, channel) in self.in_flight.close() {
-            self.answer_errno(channel, unique, libc::EIO);
+        let waiting = self.in_flight.close();
+        if !aborted {
+            for (unique, channel) in waiting {
+                self.answer_errno(channel, unique, libc::EIO);
+            }
         }
     }
 

@@ -146,7 +146,7 @@ impl LoopDevice {
     }
 
     /// Gives up the kernel's side: all that waits gets an error, whatever this process does.
-    fn abort(&self) -> Result<(), DeviceError> {
+    fn abort(&self) -> Result<bool, DeviceError> {
         let mounted = &self.parts.mounted;
         let aborted = mounted
             .abort()
@@ -155,7 +155,7 @@ impl LoopDevice {
             // Somebody has unmounted it. The session answers with errors all the same.
             tracing::warn!(device = self.parts.name, "not mounted; only the session fails");
         }
-        Ok(())
+        Ok(aborted)
     }
 }
 
@@ -210,9 +210,11 @@ impl Device for LoopDevice {
     }
 
     fn fail(&self) -> Result<(), DeviceError> {
-        // Not under the lock: a detach may be waiting for the very I/O that fails here.
-        self.parts.session.fail();
-        self.abort()?;
+        // Not under the lock: a detach may be waiting for the very I/O that fails here. The kernel's
+        // side first: it waits for nobody, while an answer may have to pass a holder that is stopped.
+        let aborted = self.abort();
+        self.parts.session.fail(matches!(aborted, Ok(true)));
+        aborted?;
         let mut state = self.state.lock();
         if *state == State::Attached {
             *state = State::Failed;

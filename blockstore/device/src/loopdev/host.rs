@@ -236,22 +236,23 @@ impl LoopHost {
             return Err(gone(name, "its connection to the kernel"));
         }
         let number = blob.loop_number.ok_or(gone(name, "its loop device"))?;
-        let limits = Limits { max_write: blob.max_write, ..Limits::default() };
-        let session = Session::start(name, io, channels(taken.fds, taken.forwarded), limits)?;
-        if !taken.forwarded
-            && let Err(error) = session.request_resend()
-        {
-            // The kernel can't (then it was forced onto one before 6.9), or the connection is aborted.
-            tracing::error!(device = name, %error, "unanswered requests can't be had again; they fail");
-            session.fail();
-            return Err(gone(name, "its connection to the kernel"));
-        }
-        if !is_backed_by(number, &mounted)
-            .map_err(|source| DeviceError::system("examining", control::node(number), source))?
-        {
-            session.fail();
+        let backed = is_backed_by(number, &mounted)
+            .map_err(|source| DeviceError::system("examining", control::node(number), source))?;
+        if !backed {
             return Err(gone(name, "its loop device"));
         }
+        let channels = channels(taken.fds, taken.forwarded);
+        if !taken.forwarded
+            && let Some(Err(error)) = channels.first().map(Channel::request_resend)
+        {
+            // The connection is aborted, or the kernel is older than 6.9 and this way was forced on it.
+            tracing::error!(device = name, %error, "unanswered requests can't be had again; they fail");
+            let aborted = mounted.abort();
+            aborted.map_err(|source| DeviceError::system("aborting", &mounted.point, source))?;
+            return Err(gone(name, "its connection to the kernel"));
+        }
+        let limits = Limits { max_write: blob.max_write, ..Limits::default() };
+        let session = Session::start(name, io, channels, limits)?;
         tracing::info!(device = name, path = %control::node(number).display(), "resumed");
         let holder = Mutex::new(Some(holder.clone()));
         let name = name.to_owned();
