@@ -19,6 +19,10 @@ pub trait Device: Send + Sync {
     /// The size that the block device has now, in bytes.
     fn size_bytes(&self) -> u64;
 
+    /// Whether it serves I/O. It no longer does once it was failed or detached, or when the kernel's
+    /// side is gone without our doing (aborted by somebody, or its forwarding holder has died).
+    fn is_serving(&self) -> bool;
+
     /// Takes over a larger size from what it serves; returns the new size in bytes.
     ///
     /// # Errors

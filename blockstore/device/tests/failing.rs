@@ -78,6 +78,7 @@ fn waiters_are_freed(handover: Handover, end: impl FnOnce(&LoopDevice)) {
     let stuck = || [stuck_tasks(number), stuck_tasks(text(&mounted))].concat();
     assert!(eventually(AT_ONCE, || stuck().is_empty().then_some(())).is_some(), "{:?}", stuck());
 
+    assert!(!device.is_serving());
     // What comes later gets errors at once, too; the file system can be unmounted, and all goes.
     let begin = Instant::now();
     assert!(
@@ -284,6 +285,7 @@ fn a_holder_that_died_is_replaced() {
     assert!(eventually(AT_ONCE, || (!holder.is_alive()).then_some(())).is_some());
     write();
     let next = place.holder();
+    assert!(device.is_serving());
     device.keep_with(&next).expect("the next one keeps it");
     assert_eq!(next.list().expect("it answers").len(), 1);
     assert_eq!(next.take("vol").expect("it is ours").fds.len(), 2);
@@ -305,6 +307,7 @@ fn a_forwarding_holder_that_dies_frees_whoever_waits() {
     let pid = rustix::process::Pid::from_raw(holder.pid() as i32).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
     assert!(reader.wait(AT_ONCE).is_some_and(|status| !status.success()));
+    assert!(eventually(AT_ONCE, || (!device.is_serving()).then_some(())).is_some());
     let result = device.keep_with(&place.holder());
     assert!(matches!(result, Err(DeviceError::Gone { .. })), "{result:?}");
 }

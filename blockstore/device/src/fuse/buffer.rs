@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
 
 use super::abi::{InHeader, WriteIn};
 
@@ -60,9 +60,14 @@ impl RequestBuffer {
         let base = unsafe {
             mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, flags)?
         };
-        // Not fatal: without the lock, a machine that swaps may lose the race described above.
+        // A fork would make every page copy-on-write, which is a fault at its next use. Neither call
+        // is vital: without them the race described above can be lost, in a rare moment.
         // SAFETY: the mapping was made just now, with this length.
-        if let Err(error) = unsafe { rustix::mm::mlock(base, length) } {
+        if let Err(error) = unsafe { madvise(base, length, Advice::LinuxDontFork) } {
+            tracing::debug!(%error, "a request buffer can't be kept out of child processes");
+        }
+        // SAFETY: the mapping was made just now, with this length.
+        if let Err(error) = unsafe { mlock(base, length) } {
             tracing::debug!(%error, "a request buffer can't be locked into memory");
         }
         let base = NonNull::new(base.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;

@@ -10,7 +10,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -36,6 +36,8 @@ pub(crate) struct Session {
     size: AtomicU64,
     in_flight: InFlight,
     failed: AtomicBool,
+    /// Threads to which requests still can come.
+    serving: AtomicUsize,
     counters: Counters,
 }
 
@@ -69,6 +71,7 @@ impl Session {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| DeviceError::system("mapping request buffers for", name, source))?;
         let session = Arc::new(Self {
+            serving: AtomicUsize::new(channels.len()),
             name: name.to_owned(),
             size: AtomicU64::new(io.size_bytes()),
             io,
@@ -119,6 +122,11 @@ impl Session {
         }
     }
 
+    /// Whether the device works: nobody has failed it, and the kernel's side stands.
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.failed.load(Ordering::SeqCst) && self.serving.load(Ordering::Acquire) > 0
+    }
+
     pub(crate) fn stats(&self) -> DeviceStats {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DeviceStats {
@@ -140,6 +148,7 @@ impl Session {
         while let Some(length) = self.channels[channel].receive(buffer.space()) {
             self.handle(channel, length, &mut buffer);
         }
+        self.serving.fetch_sub(1, Ordering::AcqRel);
         tracing::debug!(device = self.name, channel, "the kernel has closed the session");
     }
 

@@ -174,6 +174,10 @@ impl Device for LoopDevice {
         size().unwrap_or(0)
     }
 
+    fn is_serving(&self) -> bool {
+        self.parts.session.is_serving()
+    }
+
     fn grow(&self) -> Result<u64, DeviceError> {
         let state = self.state.lock();
         if *state != State::Attached {
