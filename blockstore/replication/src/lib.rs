@@ -6,23 +6,38 @@
 mod beacon;
 mod client;
 mod command;
+mod control;
+mod core;
 mod event;
+mod failed;
+mod history;
+mod joiner;
 mod lease;
+mod log;
 mod message;
 #[cfg(feature = "mutations")]
 mod mutation;
 mod note;
 mod options;
+mod primary;
+mod proposal;
 mod replica;
 mod request;
+mod restart;
+mod secondary;
+mod space;
+mod state;
+mod status;
+mod take;
 mod wire;
 
-pub use beacon::{BeaconCommand, BeaconEvent, BeaconMessage};
+pub use beacon::{BeaconCommand, BeaconEvent, BeaconMessage, Beacons};
 pub use client::{
     ClientCommand, ClientEvent, ClientOptions, Io, IoError, IoId, ReadPart, VolumeBlock,
     VolumeRange,
 };
 pub use command::{Command, Query};
+pub use control::Control;
 pub use event::{Event, Found, Mark, ProposalId, ProposalOutcome, ReadFault, Token};
 pub use lease::Leases;
 pub use message::{
@@ -39,4 +54,6 @@ pub use request::{
     ClientId, Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
     RequestMessage, StreamId,
 };
+pub use state::State;
+pub use status::{JoinProgress, ReplicaStatus, Role, Status};
 pub use wire::WireError;

@@ -121,9 +121,6 @@ pub struct Position {
     pub epochs: Vec<EpochStart>,
     /// Whether it has all blocks.
     pub standing: Standing,
-    /// Nothing that it acknowledged under its earlier incarnation is lost: its machine was not
-    /// restarted in between.
-    pub kept_tail: bool,
     /// Its pool found durable records missing when it was opened; it can't be elected.
     pub damaged: bool,
 }
@@ -193,16 +190,22 @@ pub struct Ack {
     pub received: Sequence,
     /// The last record that is on its media.
     pub durable: Sequence,
+    /// The newest [`Want`] that was answered; 0 if none was.
+    pub want: u64,
     /// Space credit granted in this epoch, in bytes.
     pub credit: u64,
+    /// Less credit than wanted could be granted: the pool is full.
+    pub full: bool,
     /// A record was missing or damaged: send again from `received` on.
     pub resend: bool,
 }
 
 /// Space credit wanted in this epoch, in bytes, cumulative. A total below what was granted gives
 /// the difference back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Want {
+    /// Counts the primary's wants in this epoch, from 1.
+    pub number: u64,
     /// The total.
     pub credit: u64,
 }

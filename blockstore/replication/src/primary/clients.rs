@@ -1,0 +1,257 @@
+//! Clients' requests: admission, in the order of each stream.
+//!
+//! A client's new stream ends its older one: what of the old one still waits is dropped (the client
+//! sends it again), what was admitted is finished before the first request on the new one. So one
+//! request sent twice is never in flight twice.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mooring_terms::{BlockRange, Data, Sequence};
+
+use super::{Phase, Primary};
+use crate::command::Command;
+use crate::core::{Core, Turn};
+use crate::note::Note;
+use crate::request::{
+    ClientId, Credential, Operation, Outcome, Refusal, Request, RequestId, StreamId,
+};
+
+/// Clients remembered beside those with something in flight.
+const CLIENTS_KEPT: usize = 256;
+
+/// What a waiting request counts beside its data.
+const REQUEST_BYTES: u64 = 128;
+
+/// Requests that wait, and the clients they come from.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    known: BTreeMap<ClientId, Client>,
+    queue: VecDeque<(RequestId, Request)>,
+    queue_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: StreamId,
+    /// What was admitted from its earlier streams ends here.
+    barrier: Sequence,
+}
+
+/// What became of a request that was looked at.
+pub(super) enum Admission {
+    /// Admitted or answered.
+    Done,
+    /// It has to wait; so has every one behind it.
+    Blocked(Request),
+}
+
+impl Clients {
+    pub(super) fn take_queue(&mut self) -> Vec<RequestId> {
+        self.queue_bytes = 0;
+        std::mem::take(&mut self.queue).into_iter().map(|(id, _)| id).collect()
+    }
+
+    pub(super) fn queue_is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The first request that waits.
+    pub(super) fn first(&self) -> Option<&Request> {
+        self.queue.front().map(|(_, request)| request)
+    }
+
+    fn push(&mut self, id: RequestId, request: Request) {
+        self.queue_bytes += weight(&request);
+        self.queue.push_back((id, request));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(RequestId, Request)> {
+        let (id, request) = self.queue.pop_front()?;
+        self.queue_bytes -= weight(&request);
+        Some((id, request))
+    }
+
+    fn put_back(&mut self, id: RequestId, request: Request) {
+        self.queue_bytes += weight(&request);
+        self.queue.push_front((id, request));
+    }
+
+    /// Forgets the waiting requests of a client's older streams.
+    fn drop_older(&mut self, client: ClientId, stream: StreamId) {
+        self.queue.retain(|(id, _)| id.client != client || id.stream >= stream);
+        self.queue_bytes = self.queue.iter().map(|(_, request)| weight(request)).sum();
+    }
+}
+
+fn weight(request: &Request) -> u64 {
+    REQUEST_BYTES
+        + match &request.operation {
+            Operation::Write { data, .. } => data.bytes().len() as u64,
+            _ => 0,
+        }
+}
+
+impl Primary {
+    pub(crate) fn on_client_stream(&mut self, client: ClientId, stream: StreamId) {
+        let newest = self.clients.known.get(&client).map(|known| known.stream);
+        if newest.is_some_and(|newest| newest >= stream) {
+            return;
+        }
+        let admitted = self.in_flight.iter().rev();
+        let barrier = admitted
+            .filter(|(_, write)| write.id.is_some_and(|id| id.client == client))
+            .map(|(&sequence, _)| sequence)
+            .next()
+            .unwrap_or(Sequence(0));
+        self.clients.drop_older(client, stream);
+        self.clients.known.insert(client, Client { stream, barrier });
+        if self.clients.known.len() > CLIENTS_KEPT {
+            let committed = self.committed;
+            let keep =
+                |id: &ClientId, known: &mut Client| *id == client || known.barrier > committed;
+            self.clients.known.retain(keep);
+        }
+    }
+
+    pub(crate) fn on_request(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        id: RequestId,
+        request: Request,
+    ) {
+        self.on_client_stream(id.client, id.stream);
+        let Some(client) = self.clients.known.get(&id.client) else { return };
+        if client.stream > id.stream {
+            return;
+        }
+        let behind_barrier = client.barrier > self.committed;
+        let is_read = matches!(request.operation, Operation::Read(_));
+        let in_order = self.clients.queue_is_empty() || is_read;
+        if self.phase == Phase::Serving && !behind_barrier && in_order {
+            if let Admission::Blocked(request) = self.admit(core, turn, id, request) {
+                self.enqueue(core, turn, id, request);
+            }
+        } else {
+            self.enqueue(core, turn, id, request);
+        }
+        self.advance(core, turn);
+    }
+
+    fn enqueue(&mut self, core: &Core, turn: &mut Turn<'_>, id: RequestId, request: Request) {
+        if self.clients.queue_bytes + weight(&request) > core.options.queue_bytes {
+            self.reply(turn, id, Outcome::Refused(Refusal::Busy));
+        } else {
+            self.clients.push(id, request);
+        }
+    }
+
+    /// Admits what waits, as far as it can be.
+    pub(super) fn admit_queue(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
+        while self.phase == Phase::Serving {
+            let Some((id, request)) = self.clients.pop() else { return };
+            let barrier = self.clients.known.get(&id.client).map(|client| client.barrier);
+            let blocked = if barrier.is_some_and(|barrier| barrier > self.committed) {
+                Some(request)
+            } else {
+                match self.admit(core, turn, id, request) {
+                    Admission::Done => None,
+                    Admission::Blocked(request) => Some(request),
+                }
+            };
+            if let Some(request) = blocked {
+                self.clients.put_back(id, request);
+                return;
+            }
+        }
+    }
+
+    /// Does or begins what is asked, refuses it, or leaves it waiting.
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        id: RequestId,
+        request: Request,
+    ) -> Admission {
+        if let Err(refusal) = self.check(core, turn, &request) {
+            self.reply(turn, id, Outcome::Refused(refusal));
+            return Admission::Done;
+        }
+        if self.has_too_few(core, turn) && !matches!(request.operation, Operation::Read(_)) {
+            return Admission::Blocked(request);
+        }
+        match request.operation {
+            Operation::Read(range) => {
+                self.begin_read(core, turn, id, range);
+                Admission::Done
+            }
+            Operation::Flush => {
+                self.begin_flush(turn, id);
+                Admission::Done
+            }
+            Operation::Seal => {
+                self.begin_seal(core, turn, id, request.credential);
+                Admission::Done
+            }
+            Operation::Write { .. } | Operation::Discard { .. } => {
+                self.begin_write(core, turn, id, request)
+            }
+        }
+    }
+
+    /// Whether the request may be done here and now by this client.
+    fn check(&self, core: &Core, turn: &mut Turn<'_>, request: &Request) -> Result<(), Refusal> {
+        if request.epoch < self.reign {
+            return Err(Self::moved(core));
+        }
+        if request.epoch > self.epoch {
+            // The client has heard of an epoch that has not arrived here.
+            turn.out.push(Command::QueryConfig);
+            return Err(Self::moved(core));
+        }
+        let Credential::Attachment(attachment) = request.credential;
+        if attachment < self.seal {
+            return Err(Refusal::Fenced { by: self.seal });
+        }
+        if attachment > self.seal && request.operation != Operation::Seal {
+            return Err(Refusal::NotSealed);
+        }
+        match &request.operation {
+            Operation::Read(range) | Operation::Discard { range, .. } => check_range(*range),
+            Operation::Write { first, data, .. } => {
+                check_range(BlockRange::new(*first, data.blocks()))?;
+                check_data(*first, data)
+            }
+            Operation::Flush | Operation::Seal => Ok(()),
+        }
+    }
+
+    /// Whether I/O waits for more in-sync replicas.
+    fn has_too_few(&mut self, core: &Core, turn: &mut Turn<'_>) -> bool {
+        let config = core.config();
+        let in_sync = u32::try_from(config.in_sync.len()).unwrap_or(u32::MAX);
+        let too_few = in_sync < config.min_in_sync;
+        if too_few && !std::mem::replace(&mut self.told_too_few, true) {
+            core.note(turn, Note::TooFew { in_sync, min: config.min_in_sync });
+        }
+        too_few
+    }
+}
+
+fn check_range(range: BlockRange) -> Result<(), Refusal> {
+    let ends = range.first.0.checked_add(range.count);
+    if range.count == 0 || ends.is_none() { Err(Refusal::Invalid) } else { Ok(()) }
+}
+
+/// Checks data where it enters the slice: what is damaged must not be replicated.
+fn check_data(first: mooring_terms::BlockIndex, data: &Data) -> Result<(), Refusal> {
+    match data.first_corrupt() {
+        Some(i) => Err(Refusal::Damaged { block: first.plus(i as u64) }),
+        None => Ok(()),
+    }
+}

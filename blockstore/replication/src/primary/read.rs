@@ -1,0 +1,314 @@
+//! Reads: at once unless an uncommitted write overlaps, answered when what was read is committed
+//! and every in-sync replica has answered within the lease.
+//!
+//! ```text
+//!   asked ──overlapping write in flight──> blocked ──committed──┐
+//!     └──> reading <────────────────────────────────────────────┘
+//!             │ missing or rotten: fetch from another in-sync replica, repair, read again
+//!             └──> held until its newest version is committed and the leases hold ──> answered
+//! ```
+
+use std::collections::BTreeMap;
+
+use mooring_terms::{BlockIndex, BlockRange, Entry, Extent, NodeId, Sequence, Time, Version};
+
+use super::Primary;
+use crate::command::Command;
+use crate::core::{Core, Turn, mutated};
+use crate::event::{ReadFault, Token};
+use crate::joiner::copy_entry;
+use crate::message::{MessageBody, ReadBlocks};
+use crate::note::Note;
+use crate::options::Options;
+use crate::request::{Outcome, Refusal, RequestId};
+
+/// Reads under way.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// Behind overlapping writes: until this sequence is committed.
+    blocked: Vec<(Sequence, Reading)>,
+    /// At the engine.
+    active: BTreeMap<Token, Reading>,
+    /// Waiting for a good copy from another replica, by the token sent there.
+    fetching: BTreeMap<u64, Fetch>,
+    /// Read, and not answered.
+    held: Vec<Held>,
+    fetches: u64,
+}
+
+/// One read.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    reader: Reader,
+    range: BlockRange,
+    /// Who was already asked for a good copy.
+    asked: Vec<NodeId>,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// A client.
+    Client(RequestId),
+    /// The copy to the joining replica on this node.
+    Join(NodeId),
+}
+
+#[derive(Debug)]
+struct Held {
+    id: RequestId,
+    /// The newest version in it.
+    until: Sequence,
+    extents: Vec<Extent>,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    reading: Reading,
+    /// What is wanted, and the version that the map has for it (none: missing).
+    wanted: BlockRange,
+    version: Option<Version>,
+    from: NodeId,
+    since: Time,
+}
+
+impl Reads {
+    /// Whether an answer waits for a lease or a commit.
+    pub(super) fn waits_for_lease(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether a client waits for a read.
+    pub(super) fn has_clients(&self) -> bool {
+        let client = |reading: &Reading| matches!(reading.reader, Reader::Client(_));
+        !self.blocked.is_empty()
+            || !self.held.is_empty()
+            || self.active.values().any(client)
+            || self.fetching.values().any(|fetch| client(&fetch.reading))
+    }
+
+    /// The clients' reads, all forgotten.
+    pub(super) fn take_clients(&mut self) -> Vec<RequestId> {
+        let reads = std::mem::take(self);
+        self.fetches = reads.fetches;
+        let blocked = reads.blocked.into_iter().map(|(_, reading)| reading.reader);
+        let active = reads.active.into_values().map(|reading| reading.reader);
+        let fetching = reads.fetching.into_values().map(|fetch| fetch.reading.reader);
+        let client = |reader| match reader {
+            Reader::Client(id) => Some(id),
+            Reader::Join(_) => None,
+        };
+        let held = reads.held.into_iter().map(|held| held.id);
+        blocked.chain(active).chain(fetching).filter_map(client).chain(held).collect()
+    }
+
+    /// Forgets what was read for the joining replica on `node`.
+    pub(super) fn forget_join(&mut self, node: NodeId) {
+        let other = |reader: Reader| reader != Reader::Join(node);
+        self.active.retain(|_, reading| other(reading.reader));
+        self.fetching.retain(|_, fetch| other(fetch.reading.reader));
+    }
+}
+
+impl Primary {
+    pub(super) fn begin_read(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        id: RequestId,
+        range: BlockRange,
+    ) {
+        let reading = Reading { reader: Reader::Client(id), range, asked: Vec::new() };
+        match self.last_overlapping(range).filter(|_| !mutated!(core, ReadUncommitted)) {
+            Some(sequence) => self.reads.blocked.push((sequence, reading)),
+            None => self.read(core, turn, reading),
+        }
+    }
+
+    /// Reads blocks to copy them to the joining replica on `node`.
+    pub(super) fn read_for_join(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        node: NodeId,
+        range: BlockRange,
+    ) {
+        self.read(core, turn, Reading { reader: Reader::Join(node), range, asked: Vec::new() });
+    }
+
+    fn read(&mut self, core: &mut Core, turn: &mut Turn<'_>, reading: Reading) {
+        let token = core.token();
+        turn.out.push(Command::Read { token, range: reading.range });
+        self.reads.active.insert(token, reading);
+    }
+
+    pub(crate) fn on_read(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        token: Token,
+        result: Result<Vec<Extent>, ReadFault>,
+    ) {
+        let Some(reading) = self.reads.active.get(&token).cloned() else { return };
+        match result {
+            // The failure of the pool follows, and answers all.
+            Err(ReadFault::Failed) => return,
+            Err(ReadFault::Corrupt { block, version }) => {
+                self.reads.active.remove(&token);
+                self.fetch(core, turn, reading, BlockRange::new(block, 1), Some(version));
+            }
+            Ok(extents) => {
+                self.reads.active.remove(&token);
+                let missing = extents.iter().find(|extent| extent.version().is_none());
+                match missing.map(Extent::range) {
+                    Some(range) => self.fetch(core, turn, reading, range, None),
+                    None => self.finish_read(core, turn, reading.reader, extents),
+                }
+            }
+        }
+        self.advance(core, turn);
+    }
+
+    fn finish_read(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        reader: Reader,
+        extents: Vec<Extent>,
+    ) {
+        match reader {
+            Reader::Join(node) => self.copy(core, turn, node, extents),
+            Reader::Client(id) => {
+                let newest = extents.iter().filter_map(Extent::version).map(|v| v.sequence).max();
+                let until = newest.unwrap_or(Sequence(0));
+                self.reads.held.push(Held { id, until, extents });
+            }
+        }
+    }
+
+    /// Answers what may be answered, and begins what was blocked.
+    pub(super) fn release_reads(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
+        if !self.reads.held.is_empty() && self.holds_leases(core, turn) {
+            let all = mutated!(core, ReadUncommitted);
+            let committed = self.committed;
+            let ready = |held: &mut Held| all || held.until <= committed;
+            let ready: Vec<Held> = self.reads.held.extract_if(.., ready).collect();
+            for held in ready {
+                self.reply(turn, held.id, Outcome::Read(held.extents));
+            }
+        }
+        if !self.reads.blocked.is_empty() {
+            let committed = self.committed;
+            let free = |(until, _): &mut (Sequence, Reading)| *until <= committed;
+            let free: Vec<(Sequence, Reading)> = self.reads.blocked.extract_if(.., free).collect();
+            for (_, reading) in free {
+                self.read(core, turn, reading);
+            }
+        }
+    }
+
+    /// Gets a good copy of `wanted` from the next in-sync replica that was not asked yet.
+    fn fetch(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        mut reading: Reading,
+        wanted: BlockRange,
+        version: Option<Version>,
+    ) {
+        let next = self.required.iter().map(|member| member.node).find(|&node| {
+            !reading.asked.contains(&node)
+                && core.connected.contains(&node)
+                && self.counts(core, node)
+        });
+        let Some(from) = next else {
+            return self.give_up(core, turn, reading.reader, wanted.first);
+        };
+        reading.asked.push(from);
+        self.reads.fetches += 1;
+        let token = self.reads.fetches;
+        let since = turn.now;
+        self.reads.fetching.insert(token, Fetch { reading, wanted, version, from, since });
+        let incarnation = self.peers.get(&from).and_then(|peer| peer.incarnation);
+        let read = ReadBlocks { token, range: wanted };
+        core.send(turn, from, incarnation, MessageBody::ReadBlocks(read));
+    }
+
+    /// No in-sync replica has a good copy.
+    fn give_up(&mut self, core: &mut Core, turn: &mut Turn<'_>, reader: Reader, block: BlockIndex) {
+        core.note(turn, Note::BlockLost { block });
+        match reader {
+            Reader::Client(id) => {
+                let refusal = Refusal::Corrupt { slice: core.slice, block, node: core.me.node };
+                self.reply(turn, id, Outcome::Refused(refusal));
+            }
+            Reader::Join(node) => self.stall_join(core, turn, node),
+        }
+    }
+
+    pub(super) fn on_blocks_read(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        from: NodeId,
+        token: u64,
+        extents: Vec<Extent>,
+    ) {
+        if self.reads.fetching.get(&token).is_none_or(|fetch| fetch.from != from) {
+            return;
+        }
+        let Some(fetch) = self.reads.fetching.remove(&token) else { return };
+        let mut repaired = false;
+        for extent in extents {
+            repaired |= repair(core, turn, &fetch, extent);
+        }
+        if repaired {
+            core.note(turn, Note::BlockRepaired { block: fetch.wanted.first, from });
+            self.read(core, turn, fetch.reading);
+        } else {
+            self.fetch(core, turn, fetch.reading, fetch.wanted, fetch.version);
+        }
+    }
+
+    /// Asks another where one doesn't answer.
+    pub(super) fn retry_fetches(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
+        let late: Vec<u64> = self
+            .reads
+            .fetching
+            .iter()
+            .filter(|(_, fetch)| turn.now >= fetch.since + core.options.lease)
+            .map(|(&token, _)| token)
+            .collect();
+        for token in late {
+            if let Some(fetch) = self.reads.fetching.remove(&token) {
+                self.fetch(core, turn, fetch.reading, fetch.wanted, fetch.version);
+            }
+        }
+    }
+
+    pub(super) fn fetch_deadline(&self, options: &Options) -> Option<Time> {
+        self.reads.fetching.values().map(|fetch| fetch.since + options.lease).min()
+    }
+}
+
+/// Appends a fetched extent where it fits; tells whether it did.
+fn repair(core: &mut Core, turn: &mut Turn<'_>, fetch: &Fetch, extent: Extent) -> bool {
+    let range = extent.range();
+    let inside = fetch.wanted.first <= range.first && range.end() <= fetch.wanted.end();
+    let rotten = matches!(&extent, Extent::Data { data, .. } if data.first_corrupt().is_some());
+    if !inside || rotten {
+        return false;
+    }
+    let entry = match (fetch.version, extent) {
+        (Some(expected), Extent::Data { version, first, data }) if version == expected => {
+            Some(Entry::Repair { version, first, data })
+        }
+        // Another version than the map has: it was overwritten meanwhile, or that replica lags.
+        (Some(_), _) => None,
+        (None, extent) => copy_entry(extent),
+    };
+    let Some(entry) = entry else { return false };
+    core.space.spend(crate::space::cost_of_payload(entry.payload_bytes()));
+    core.log.append_aside(turn.out, entry);
+    true
+}

@@ -1,0 +1,40 @@
+//! What people see of a primary.
+
+use super::{Phase, Primary};
+use crate::core::Core;
+use crate::status::{JoinProgress, ReplicaStatus, Role};
+
+impl Primary {
+    pub(crate) fn role(&self) -> Role {
+        match self.phase {
+            Phase::Raising | Phase::Pulling(_) | Phase::Opening(_) => Role::Starting,
+            Phase::Serving => Role::Primary,
+            Phase::Draining(_) | Phase::Leaving => Role::Leaving,
+        }
+    }
+
+    /// Requests waiting for admission, and records not committed.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.clients.queue_len(), self.in_flight.len())
+    }
+
+    pub(crate) fn positions(&self) -> (mooring_terms::Sequence, mooring_terms::Sequence) {
+        (self.committed, self.stable)
+    }
+
+    pub(crate) fn replicas(&self, core: &Core) -> Vec<ReplicaStatus> {
+        let status = |(&node, peer): (&mooring_terms::NodeId, &super::Peer)| ReplicaStatus {
+            node,
+            in_sync: self.counts(core, node),
+            received: peer.received,
+            durable: peer.durable,
+            lag: core.log.last.sequence.0.saturating_sub(peer.received.0),
+            join: peer
+                .join
+                .as_ref()
+                .filter(|join| !join.is_done())
+                .map(|join| JoinProgress { copied_bytes: join.copied_bytes, at: join.at() }),
+        };
+        self.peers.iter().map(status).collect()
+    }
+}

@@ -1,0 +1,73 @@
+//! Records from the primary into the log: the same for a secondary and for a joining replica.
+
+use mooring_terms::{Body, Record};
+
+use crate::command::Command;
+use crate::core::{Core, mutated};
+use crate::history;
+use crate::message::Append;
+use crate::space;
+
+/// What became of the records of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// At least one was appended.
+    Appended,
+    /// All were there already.
+    Known,
+    /// One before them is missing, or one was damaged on the way: send again.
+    Gap,
+    /// They contradict what this log has.
+    Diverged,
+    /// There is no space set aside for them (only where `reserved` is demanded).
+    NoSpace,
+}
+
+/// Appends what is new of `append`. A secondary's primary has paid for its records by credit; a
+/// joining replica pays by itself (`reserved`).
+pub(crate) fn take(
+    core: &mut Core,
+    out: &mut Vec<Command>,
+    append: &Append,
+    reserved: bool,
+) -> Taken {
+    let mut previous = append.previous;
+    let mut taken = Taken::Known;
+    for record in &append.records {
+        let version = record.version;
+        if version.sequence != previous.sequence.next() || version.epoch < previous.epoch {
+            return Taken::Diverged;
+        }
+        if version.sequence <= core.log.last.sequence {
+            let own = history::version_of(&core.log.state.epochs, version.sequence);
+            if own.is_some_and(|own| own != version) {
+                return Taken::Diverged;
+            }
+        } else if previous.sequence != core.log.last.sequence {
+            return Taken::Gap;
+        } else if previous != core.log.last && !mutated!(core, EpochUnchecked) {
+            return Taken::Diverged;
+        } else if is_damaged(record) {
+            return Taken::Gap;
+        } else if reserved && core.space.reserved < space::cost(record) {
+            return Taken::NoSpace;
+        } else {
+            core.space.spend(space::cost(record));
+            core.log.append(out, record.clone());
+            taken = Taken::Appended;
+        }
+        previous = version;
+    }
+    if append.records.is_empty() && append.previous.sequence > core.log.last.sequence {
+        return Taken::Gap;
+    }
+    taken
+}
+
+/// Whether the record's data doesn't match its checksums.
+pub(crate) fn is_damaged(record: &Record) -> bool {
+    match &record.body {
+        Body::Write { data, .. } => data.first_corrupt().is_some(),
+        Body::Discard(_) | Body::Control(_) => false,
+    }
+}
