@@ -48,6 +48,7 @@ mod snapshot;
 mod space;
 mod sync;
 mod trash;
+mod verify;
 
 pub use address::{LogNumber, SegmentId};
 pub use append::{Appended, Entry};
@@ -58,3 +59,4 @@ pub use pool::{FormatOptions, OpenOptions, Pool, ReplicaInfo, Usage};
 pub use query::{Changed, ChangedKind, Changes};
 pub use read::{ReadBlock, ReadContent, Root};
 pub use recovery::{DamageReason, OpenReport};
+pub use verify::Verified;

@@ -27,7 +27,8 @@ use crate::format::node::Node;
 use crate::format::record::{Logged, Operation};
 use crate::log::{Log, Piece, Placed};
 use crate::maintenance::{Grave, Maintenance};
-use crate::map::{Cache, Moved, NodeRef, NodeSource, Stop};
+use crate::map::{Cache, Entry, Moved, NodeRef, NodeSource, Stop};
+use crate::mutation::{Mutation, is_on};
 use crate::replica::{Effects, Replica, ReplicaState};
 use crate::space::{BLOCK_WEIGHT, Class, Space};
 use crate::sync::Commit;
@@ -394,6 +395,12 @@ impl Pool {
                     moved.insert(slice, block.block, block.from, to);
                     space.free_block(block.from);
                     space.add(to.segment(), BLOCK_WEIGHT);
+                    if is_on(Mutation::MoveOverNewer)
+                        && let Some(replica) = self.replicas.read().get(&slice)
+                    {
+                        let entry = Entry::data(block.version, to, block.crc);
+                        replica.inner.write().fresh.put(block.block, entry, true, &mut |_| {});
+                    }
                     to = to.plus(mooring_terms::BLOCK_SIZE as u64);
                 }
             }

@@ -207,7 +207,7 @@ impl Space {
 
     /// Segments that only exempt and internal allocations may use.
     fn reserve_segments(&self) -> u64 {
-        (self.segments.len() as u64 / 12).max(5)
+        (self.segments.len() as u64 / 32).max(5)
     }
 
     /// Whether an allocation of `class` finds enough segments free to go ahead.
@@ -224,7 +224,7 @@ impl Space {
 
     /// Whether reclaim should be at work.
     pub(crate) fn is_low(&self) -> bool {
-        let low = self.reserve_segments() * 3 / 2 + 2;
+        let low = self.reserve_segments() + (self.segments.len() as u64 / 64).max(3);
         (self.free_count() as u64) < low
     }
 
@@ -238,7 +238,7 @@ impl Space {
         let segments = self.segments.len() as u64;
         let quarantined = self.segments.iter().filter(|s| s.state == SegmentState::Quarantined);
         let room = segments.saturating_sub(self.reserve_segments() + quarantined.count() as u64);
-        room * self.segment_bytes / 100 * 94
+        room * self.segment_bytes / 100 * 92
     }
 
     pub(crate) fn live(&self) -> u64 {

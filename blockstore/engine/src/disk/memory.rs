@@ -69,7 +69,11 @@ pub struct MemoryDisk {
     state: Mutex<State>,
     released: Condvar,
     capacity: u64,
+    observer: Mutex<Option<Observer>>,
 }
+
+/// Called with a copy of the disk after each write, sync and preparation.
+type Observer = Arc<dyn Fn(MemoryDisk) + Send + Sync>;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to choose faults.
 struct Choice(u64);
@@ -92,14 +96,31 @@ impl MemoryDisk {
     /// An empty disk of `capacity` bytes.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { state: Mutex::new(State::default()), released: Condvar::new(), capacity }
+        Self::with(State::default(), capacity)
     }
 
     /// A copy of the disk as it is, faults and unsynced writes included.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let state = self.state.lock().clone();
-        Self { state: Mutex::new(state), released: Condvar::new(), capacity: self.capacity }
+        Self::with(self.state.lock().clone(), self.capacity)
+    }
+
+    fn with(state: State, capacity: u64) -> Self {
+        let observer = Mutex::new(None);
+        Self { state: Mutex::new(state), released: Condvar::new(), capacity, observer }
+    }
+
+    /// Calls `observer` with a copy of the disk after each write, sync and preparation: every
+    /// moment at which the machine could stop.
+    pub fn observe(&self, observer: Option<Arc<dyn Fn(MemoryDisk) + Send + Sync>>) {
+        *self.observer.lock() = observer;
+    }
+
+    fn observed(&self) {
+        let observer = self.observer.lock().clone();
+        if let Some(observer) = observer {
+            observer(self.fork());
+        }
     }
 
     /// Power cut: of what was not synced, each page is left in any of its states, some torn, as
@@ -321,7 +342,10 @@ impl Disk for MemoryDisk {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         state.bytes_written += bytes.len() as u64;
         state.areas.entry(area).or_default().write(offset, &bytes);
-        state.end()
+        let result = state.end();
+        drop(state);
+        self.observed();
+        result
     }
 
     fn sync(&self, area: Area) -> io::Result<()> {
@@ -335,6 +359,8 @@ impl Disk for MemoryDisk {
                 }
             }
         }
+        drop(state);
+        self.observed();
         Ok(())
     }
 
@@ -348,6 +374,8 @@ impl Disk for MemoryDisk {
         }
         let area = state.areas.entry(area).or_default();
         area.length = area.length.max(bytes);
+        drop(state);
+        self.observed();
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! What the engine's tests share: a seeded generator, pools in memory, blocks to write.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod model;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,0 +1,171 @@
+//! The reference: what a replica must hold, as plain maps.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mooring_engine::{EngineError, Pool, ReadContent, Root};
+use mooring_terms::{BLOCK_SIZE, Data, SliceId, SnapshotId, Version};
+
+use super::range;
+
+/// What a block must read as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Block {
+    /// Never written. A discard of it may or may not have left a hole with its version, and a
+    /// supersede of that discard may or may not have made it missing.
+    Never {
+        discarded: Option<Version>,
+        lost: bool,
+    },
+    /// Bytes with this checksum.
+    Data(Version, u32),
+    Hole(Version),
+    Missing,
+}
+
+const NEVER: Block = Block::Never { discarded: None, lost: false };
+
+/// A replica.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Model {
+    pub exists: bool,
+    pub last: Version,
+    pub state: Bytes,
+    pub gathering: bool,
+    pub blocks: BTreeMap<u64, Block>,
+    pub snapshots: BTreeMap<SnapshotId, BTreeMap<u64, Block>>,
+}
+
+impl Model {
+    pub fn get(&self, block: u64) -> Block {
+        self.blocks.get(&block).copied().unwrap_or(NEVER)
+    }
+
+    fn wins(&self, block: u64, version: Version) -> bool {
+        match self.get(block) {
+            Block::Never { .. } | Block::Missing => true,
+            Block::Data(present, _) | Block::Hole(present) => version > present,
+        }
+    }
+
+    /// Blocks of a write or copy; zeros are holes.
+    pub fn write(&mut self, version: Version, first: u64, data: &Data, solid: bool) {
+        for i in 0..data.crcs().len() {
+            let block = first + i as u64;
+            if data.block(i).iter().all(|byte| *byte == 0) {
+                self.hole(version, block, 1, solid);
+            } else if self.wins(block, version) {
+                self.blocks.insert(block, Block::Data(version, data.crcs()[i]));
+            }
+        }
+    }
+
+    pub fn hole(&mut self, version: Version, first: u64, count: u64, solid: bool) {
+        let solid = solid || self.gathering;
+        for block in first..first + count {
+            match self.get(block) {
+                Block::Never { lost, .. } if !solid => {
+                    self.blocks.insert(block, Block::Never { discarded: Some(version), lost });
+                }
+                _ if self.wins(block, version) => {
+                    self.blocks.insert(block, Block::Hole(version));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub fn supersede(&mut self, after: Version) {
+        for block in self.blocks.values_mut() {
+            match block {
+                Block::Data(version, _) | Block::Hole(version) if *version > after => {
+                    *block = Block::Missing;
+                }
+                Block::Never { discarded: Some(version), lost } if *version > after => *lost = true,
+                _ => {}
+            }
+        }
+        self.last = after;
+        self.gathering = true;
+    }
+}
+
+/// Compares what a pool holds of a slice with the model; `None` if it agrees.
+pub fn difference(pool: &Pool, slice: SliceId, model: &Model, extent: u64) -> Option<String> {
+    let info = match pool.replica(slice) {
+        Ok(info) => info,
+        Err(EngineError::NoReplica(_)) if !model.exists => return None,
+        Err(error) => return Some(format!("{error}")),
+    };
+    if !model.exists {
+        return Some("it exists".into());
+    }
+    if info.last != model.last || info.state != model.state {
+        return Some(format!(
+            "last {} {:?}, not {} {:?}",
+            info.last, info.state, model.last, model.state
+        ));
+    }
+    if info.snapshots.len() != model.snapshots.len() {
+        return Some(format!("snapshots {:?}, not {:?}", info.snapshots, model.snapshots.keys()));
+    }
+    if let Some(found) = blocks_differ(pool, slice, Root::Live, &model.blocks, extent) {
+        return Some(found);
+    }
+    model.snapshots.iter().find_map(|(id, blocks)| {
+        blocks_differ(pool, slice, Root::Snapshot(*id), blocks, extent)
+            .map(|found| format!("snapshot {id}: {found}"))
+    })
+}
+
+fn blocks_differ(
+    pool: &Pool,
+    slice: SliceId,
+    root: Root,
+    blocks: &BTreeMap<u64, Block>,
+    extent: u64,
+) -> Option<String> {
+    let mut out = Vec::new();
+    if let Err(error) = pool.read_root(slice, root, range(0, extent), &mut out) {
+        return Some(format!("{error}"));
+    }
+    for run in out {
+        // Long holes are compared where the model knows something.
+        let end = run.range.end().0;
+        for (block, expected) in blocks.range(run.range.first.0..end) {
+            let i = (block - run.range.first.0) as usize;
+            let agrees = match (&run.content, expected) {
+                (ReadContent::Data(data), Block::Data(version, crc)) => {
+                    run.version == *version
+                        && data.crcs()[i] == *crc
+                        && data.bytes().len() == data.crcs().len() * BLOCK_SIZE
+                }
+                (ReadContent::Hole, Block::Hole(version)) => run.version == *version,
+                (ReadContent::Hole, Block::Never { discarded, .. }) => {
+                    run.version == Version::ZERO || Some(run.version) == *discarded
+                }
+                (ReadContent::Missing, Block::Missing) => true,
+                (ReadContent::Missing, Block::Never { lost, .. }) => *lost,
+                _ => false,
+            };
+            if !agrees {
+                let kind = match run.content {
+                    ReadContent::Hole => "hole",
+                    ReadContent::Data(_) => "data",
+                    ReadContent::Missing => "missing",
+                };
+                return Some(format!(
+                    "{root:?} block {block}: {kind} {}, not {expected:?}",
+                    run.version
+                ));
+            }
+        }
+        let known = blocks.range(run.range.first.0..end).count() as u64;
+        if known < run.range.count
+            && !(matches!(run.content, ReadContent::Hole) && run.version == Version::ZERO)
+        {
+            return Some(format!("{root:?} {:?} {} was never written", run.range, run.version));
+        }
+    }
+    None
+}
