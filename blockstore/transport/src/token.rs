@@ -122,6 +122,12 @@ impl TokenHash {
         secret.try_into().map(Self::of).map_err(|_| TokenError::Secret)
     }
 
+    /// The 32 bytes, for the table that holds them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Whether the two are the same, in constant time.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {

@@ -18,8 +18,9 @@ use crate::proto::{self, Hello, Kind};
 use crate::tls::config::any_name;
 use crate::tls::timed::Timed;
 
-/// How long a peer may take to accept the connection itself.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a peer may take to accept the connection itself: short, so that a healed network is
+/// found out soon.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A stream that the peer has welcomed.
 pub(crate) fn dial(core: &Core, peer: NodeId, channel: Channel) -> Result<Writer, Error> {

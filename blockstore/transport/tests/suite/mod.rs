@@ -365,11 +365,11 @@ pub fn handlers_may_send<C: Cluster>() {
     cluster.transport(TWO).connect(ONE, Channel::Data);
     recorder.wait_connected(TWO, Channel::Data);
     // The echo's own stream may come up a little later.
-    recorder.wait("the first echo", |events| {
-        let probe = numbered(u64::MAX, 0);
-        let echoed = events.iter().any(|event| matches!(event, Event::Message(..)));
-        echoed || cluster.transport(ONE).send(TWO, Channel::Data, probe).is_err()
-    });
+    let echoed = |event: &Event| matches!(event, Event::Message(..));
+    while !recorder.events().iter().any(echoed) {
+        send_patiently(cluster.transport(ONE), TWO, Channel::Data, &numbered(u64::MAX, 0));
+        thread::sleep(Duration::from_millis(5));
+    }
     for i in 0..5_000 {
         send_patiently(cluster.transport(ONE), TWO, Channel::Data, &numbered(i, 4096));
     }
