@@ -34,11 +34,11 @@ impl ChunkKey for VolumeId {
 
 impl ChunkKey for String {
     fn chunk(&self) -> u32 {
-        // FNV-1a, folded to 1,024 chunks.
+        // FNV-1a, folded to 256 chunks.
         let hash = self
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        (hash ^ (hash >> 16)) & 0x3ff
+        (hash ^ (hash >> 16)) & 0xff
     }
 }
 
