@@ -316,6 +316,64 @@ fn stall_meter_sees_the_stall_and_the_error() {
     });
 }
 
+/// A daemon for tests of how daemons are run: it says what it was told, answers on the socket, and
+/// starts a holder that is to outlive it.
+const STAND_IN: &str = r#"#!/usr/bin/env python3
+import os, socket, subprocess, sys
+print("told:", *sys.argv[1:], flush=True)
+if "--die" in sys.argv:
+    sys.exit("no quorum, no disk, no luck")
+path = "/run/mooring/mountd.sock"
+os.makedirs("/run/mooring", exist_ok=True)
+if not os.path.exists("/run/holder.pid"):
+    holder = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    open("/run/holder.pid", "w").write(str(holder.pid))
+if os.path.exists(path):
+    os.unlink(path)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+while True:
+    server.accept()
+"#;
+
+#[test]
+fn daemon_is_killed_restarted_and_stopped_and_its_holder_lives_on() {
+    let scratch = Scratch::new();
+    let program = scratch.0.path().join("mountd");
+    fs::write(&program, STAND_IN).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // SAFETY: under nextest, the only runner of these tests, a test is alone in its process.
+    unsafe { std::env::set_var("MOORING_BIN", scratch.0.path()) };
+    on_hosts(2, |hosts| {
+        let holder = "kill -0 $(cat /run/holder.pid)";
+        hosts[2].mountd(&["--pool", "/var/lib/mooring/it's a pool", "--create"])?;
+        let told = "told: run --data /var/lib/mooring --listen 10.77.0.2:7700 \
+                    --pool /var/lib/mooring/it's a pool --create";
+        assert_eq!(fs::read_to_string(hosts[2].mountd_log()).unwrap().trim(), told);
+        hosts[2].mountd(&[]).expect_err("a second daemon");
+
+        let pid = hosts[2].mountd_pid()?;
+        hosts[2].kill_mountd()?;
+        assert!(!hosts[2].mountd_is_running() && !Path::new(&format!("/proc/{pid}")).exists());
+        hosts[2].run(holder)?;
+        hosts[2].restart_mountd()?;
+        assert_eq!(hosts[2].last_lines(60), format!("{told}\n{told}"));
+        hosts[2].stop_mountd()?;
+        hosts[2].run(holder)?;
+
+        let failure = hosts[1].mountd(&["--die"]).unwrap_err().to_string();
+        assert!(failure.contains("no luck"), "{failure}");
+
+        hosts[2].restart_mountd()?;
+        hosts[2].power_cut()?;
+        assert!(!hosts[2].mountd_is_running());
+        hosts[2].boot()?;
+        assert!(!hosts[2].attempt(holder)?.succeeded(), "the holder outlived the power cut");
+        hosts[2].mountd(&[])
+    });
+}
+
 // -- nothing is left behind ------------------------------------------------------------------------
 
 /// A directory that all hosts of a test are made in, and what can be found on the machine of them.

@@ -5,8 +5,11 @@ use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The folder of `mountd` and `mountctl`: the one cargo built this test into.
+/// The folder of `mountd` and `mountctl`: what `MOORING_BIN` says, or where cargo built this test.
 pub fn binaries() -> PathBuf {
+    if let Some(folder) = env::var_os("MOORING_BIN") {
+        return folder.into();
+    }
     let me = env::current_exe().unwrap_or_default();
     let folder = me.parent().unwrap_or_else(|| "/".as_ref());
     // Test binaries lie in `deps`, one below the programs.

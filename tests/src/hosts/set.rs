@@ -122,7 +122,7 @@ impl Hosts {
 
     /// Prints the end of each daemon's log, and keeps all of the logs where the path printed says.
     fn show_logs(&self) {
-        let kept = machine::binaries().join("../host-logs");
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/host-logs");
         let test = thread::current().name().unwrap_or("test").replace("::", ".");
         for host in &self.hosts {
             let lines = host.last_lines(LINES_SHOWN);
