@@ -9,7 +9,7 @@ use crate::command::Command;
 use crate::event::{ProposalId, Token};
 use crate::lease::Leases;
 use crate::log::Log;
-use crate::message::{Hello, Message, MessageBody, Position};
+use crate::message::{Hello, JoinId, Message, MessageBody, Position};
 use crate::note::Note;
 use crate::options::Options;
 use crate::space::Space;
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     /// Earlier openings of the pool since which nothing was lost.
     pub(crate) kept: Vec<Incarnation>,
     pub(crate) damaged: bool,
+    /// The attempt to bring this replica level that it is in.
+    pub(crate) join: Option<JoinId>,
     vouched: (Option<Epoch>, Vec<NodeId>),
     tokens: u64,
     proposals: u64,
@@ -53,6 +55,7 @@ impl Core {
             connected: BTreeSet::new(),
             kept: Vec::new(),
             damaged: false,
+            join: None,
             vouched: (None, Vec::new()),
             tokens: 0,
             proposals: 0,
@@ -95,6 +98,7 @@ impl Core {
             stable: self.log.forgotten,
             epochs: self.log.state.epochs.clone(),
             standing: self.log.state.standing,
+            join: self.join,
             damaged: self.damaged,
         }
     }

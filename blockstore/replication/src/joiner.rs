@@ -80,6 +80,7 @@ impl Joiner {
         let vouches = (!in_sync).then_some(epoch);
         let peers = if in_sync { Vec::new() } else { vec![primary] };
         core.vouch(turn, vouches, peers);
+        core.join = None;
         core.hello(turn, primary, false);
         Self {
             epoch,
@@ -135,6 +136,7 @@ impl Joiner {
         core.log.supersede(turn.out, begin.after, keep);
         let mark = core.log.sync(turn.out);
         self.queries.clear();
+        core.join = Some(begin.join);
         self.join = Some(Join {
             id: begin.join,
             stage: Stage::Superseding(mark, core.log.state.complete_to(core.log.last)),
@@ -171,6 +173,7 @@ impl Joiner {
             Taken::NoSpace => {}
             Taken::Diverged => {
                 self.join = None;
+                core.join = None;
                 core.hello(turn, self.primary, false);
             }
         }
@@ -332,6 +335,19 @@ impl Joiner {
         if self.space_again.is_some_and(|again| again <= turn.now) {
             self.space_again = None;
             self.keep_space(core, turn);
+        }
+    }
+
+    pub(crate) fn state_name(&self) -> &'static str {
+        if let Some(restart) = self.restart.as_ref().filter(|_| self.join.is_none()) {
+            return restart.state_name();
+        }
+        match self.join.as_ref().map(|join| (&join.stage, join.finish.is_some())) {
+            None => "joining: waiting",
+            Some((Stage::Superseding(..), _)) => "joining: superseding",
+            Some((Stage::Ready, _)) => "joining: ready",
+            Some((Stage::Following, false)) => "joining: following",
+            Some((Stage::Following, true)) => "joining: finishing",
         }
     }
 

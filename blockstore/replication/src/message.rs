@@ -121,6 +121,8 @@ pub struct Position {
     pub epochs: Vec<EpochStart>,
     /// Whether it has all blocks.
     pub standing: Standing,
+    /// The attempt to bring it level that it is in.
+    pub join: Option<JoinId>,
     /// Its pool found durable records missing when it was opened; it can't be elected.
     pub damaged: bool,
 }

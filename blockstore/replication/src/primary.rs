@@ -212,8 +212,8 @@ impl Primary {
                 self.on_blocks_read(core, turn, from, read.token, read.extents);
             }
             MessageBody::JoinReady(ready) => self.on_join_ready(core, turn, from, ready),
-            MessageBody::Missing(missing) => self.on_join_missing(core, turn, from, missing),
-            MessageBody::Copied(copied) => self.on_copied(core, turn, from, copied),
+            MessageBody::Missing(missing) => self.on_join_missing(turn, from, missing),
+            MessageBody::Copied(copied) => self.on_copied(turn, from, copied),
             MessageBody::JoinDone(done) => self.on_join_done(core, turn, from, done),
             MessageBody::Failed => {
                 peer.failed = true;
@@ -438,7 +438,7 @@ impl Primary {
             lease,
             self.credit.deadline(options),
             self.fetch_deadline(options),
-            self.join_deadline(),
+            self.join_deadline(core),
         ];
         owed.chain(others.into_iter().flatten()).min()
     }

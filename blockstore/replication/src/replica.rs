@@ -179,6 +179,19 @@ impl Replica {
         }
     }
 
+    /// Role and state in two words: what transitions are counted by.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match &self.role {
+            Role::Idle => "idle",
+            Role::Primary(primary) => primary.state_name(),
+            Role::Secondary(secondary) if secondary.is_taking_over() => "secondary: taking over",
+            Role::Secondary(_) => "secondary",
+            Role::Joiner(joiner) => joiner.state_name(),
+            Role::Failed(_) => "failed",
+        }
+    }
+
     /// Panics if the replica contradicts itself. Run after every event in debug builds.
     ///
     /// # Panics
@@ -551,6 +564,7 @@ impl Replica {
             .is_some_and(|member| member.incarnation == core.me.incarnation || unchecked)
             && !matches!(old, Role::Failed(_));
         let primary = config.primary == core.me.node;
+        core.join = core.join.filter(|_| matches!(old, Role::Joiner(_)) && listed.is_none());
         if let Role::Failed(mut failed) = old {
             failed.next_epoch(core, turn);
             return Role::Failed(failed);

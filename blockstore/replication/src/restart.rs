@@ -74,6 +74,14 @@ impl Restart {
         matches!(self.step, Step::Proposed(_))
     }
 
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.step {
+            Step::Waiting => "restarted: waiting",
+            Step::Pulling(_) => "restarted: pulling",
+            Step::Proposed(_) => "restarted: proposed",
+        }
+    }
+
     fn ask(&self, core: &Core, turn: &mut Turn<'_>) {
         for member in &core.config().in_sync {
             if member.node != core.me.node {

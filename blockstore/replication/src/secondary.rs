@@ -185,6 +185,8 @@ impl Secondary {
         if want.number > self.credit.want.number {
             self.credit.want = want;
             self.settle_credit(core, turn, true);
+        } else if self.credit.answered == want.number {
+            self.acknowledge(core, turn, false);
         }
     }
 

@@ -107,12 +107,23 @@ impl Primary {
         }
     }
 
+    /// Says the newest want again to `node`: it may have been lost with its stream.
+    pub(super) fn repeat_want(&self, core: &Core, turn: &mut Turn<'_>, node: NodeId) {
+        let want = Want { number: self.credit.number, credit: self.credit.wanted };
+        if want.number > 0
+            && let Some(peer) = self.peers.get(&node)
+            && self.counts(core, node)
+        {
+            core.send(turn, node, peer.incarnation, MessageBody::Want(want));
+        }
+    }
+
     /// Asks for more before it runs out.
     pub(super) fn top_up_credit(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         let left = self.credit_limit(core).saturating_sub(self.credit.spent);
         let asked = self.credit.wanted.saturating_sub(self.credit.spent);
-        if left < self.credit.ahead / 2 && asked < self.credit.ahead && self.is_full(core).is_none()
-        {
+        let low = left < self.credit.ahead / 2 && asked < self.credit.ahead;
+        if low && self.credit_is_answered(core) && self.is_full(core).is_none() {
             self.credit.ahead = (self.credit.ahead * 2).min(core.options.credit_step_bytes);
             self.want_credit(core, turn, self.credit.spent + self.credit.ahead);
         }

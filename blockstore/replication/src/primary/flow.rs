@@ -79,6 +79,7 @@ impl Primary {
         }
         peer.flow = Some(both);
         peer.sync_asked = peer.sync_asked.min(peer.durable);
+        self.repeat_want(core, turn, node);
         self.stream(core, turn, node);
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Join {
     /// The blocks of the step being read.
     reading: Option<BlockRange>,
     pub(super) copied_bytes: u64,
+    /// When the joiner last did anything for it.
+    progress: Time,
     stalled_until: Option<Time>,
 }
 
@@ -106,7 +108,11 @@ impl Primary {
         position: &Position,
     ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if let Some(join) = peer.join.as_mut().filter(|join| join.stage != Stage::Superseding) {
+        let same = |join: &&mut Join| position.join == Some(join.id);
+        if let Some(join) = peer.join.as_mut().filter(same) {
+            if join.stage == Stage::Superseding {
+                return;
+            }
             // The stream broke in the middle: what was on the way is sent again, and records go on
             // where they can, else from here with another sweep.
             let version = history::version_of(&core.log.state.epochs, position.last.sequence);
@@ -155,6 +161,7 @@ impl Primary {
             behind: None,
             reading: None,
             copied_bytes: 0,
+            progress: turn.now,
             stalled_until: None,
         });
         self.reads.forget_join(node);
@@ -177,6 +184,7 @@ impl Primary {
             return;
         }
         join.after = join.after.min(ready.complete_to);
+        join.progress = turn.now;
         join.stage = Stage::Copying;
         self.follow(core, turn, node);
         if mutated!(core, JoinedEarly)
@@ -282,18 +290,13 @@ impl Primary {
         self.advance(core, turn);
     }
 
-    pub(super) fn on_join_missing(
-        &mut self,
-        _core: &mut Core,
-        _turn: &mut Turn<'_>,
-        node: NodeId,
-        missing: Missing,
-    ) {
+    pub(super) fn on_join_missing(&mut self, turn: &Turn<'_>, node: NodeId, missing: Missing) {
         let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) else {
             return;
         };
         if join.id == missing.join && join.missing == Some(missing.from) {
             join.pending = Pending::Nothing;
+            join.progress = turn.now;
             join.work.extend(missing.ranges);
             join.missing = missing.next;
         }
@@ -326,18 +329,13 @@ impl Primary {
         core.send(turn, node, peer.incarnation, MessageBody::Copy(step));
     }
 
-    pub(super) fn on_copied(
-        &mut self,
-        _core: &mut Core,
-        _turn: &mut Turn<'_>,
-        node: NodeId,
-        copied: Copied,
-    ) {
+    pub(super) fn on_copied(&mut self, turn: &Turn<'_>, node: NodeId, copied: Copied) {
         let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) else {
             return;
         };
         if join.id == copied.join && !join.paused {
             join.on_the_way.retain(|(number, ..)| *number > copied.number);
+            join.progress = turn.now;
         }
     }
 
@@ -386,15 +384,31 @@ impl Primary {
         }
     }
 
-    pub(super) fn retry_joins(&mut self, _core: &mut Core, turn: &mut Turn<'_>) {
-        for join in self.peers.values_mut().filter_map(|peer| peer.join.as_mut()) {
+    /// Goes on with joins that could not, and asks joiners that did nothing for long where they are.
+    pub(super) fn retry_joins(&mut self, core: &Core, turn: &mut Turn<'_>) {
+        let mut quiet = Vec::new();
+        for (&node, peer) in &mut self.peers {
+            let Some(join) = &mut peer.join else { continue };
             join.stalled_until = join.stalled_until.filter(|until| turn.now < *until);
+            if !join.is_done() && turn.now >= join.progress + core.options.lease {
+                join.progress = turn.now;
+                quiet.push(node);
+            }
+        }
+        for node in quiet {
+            self.poke(core, turn, node);
         }
     }
 
-    pub(super) fn join_deadline(&self) -> Option<Time> {
-        let joins = self.peers.values().filter_map(|peer| peer.join.as_ref());
-        joins.filter_map(|join| join.stalled_until).min()
+    pub(super) fn join_deadline(&self, core: &Core) -> Option<Time> {
+        let connected = |node: &NodeId| core.connected.contains(node);
+        let peers = self.peers.iter().filter(|(node, _)| connected(node));
+        let joins = peers.filter_map(|(_, peer)| peer.join.as_ref()).filter(|join| !join.is_done());
+        let looks = |join: &Join| {
+            let quiet = join.progress + core.options.lease;
+            join.stalled_until.map_or(quiet, |until| until.min(quiet))
+        };
+        joins.map(looks).min()
     }
 }
 

@@ -13,6 +13,17 @@ impl Primary {
         }
     }
 
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.phase {
+            Phase::Raising => "primary: raising",
+            Phase::Pulling(_) => "primary: pulling",
+            Phase::Opening(_) => "primary: opening",
+            Phase::Serving => "primary: serving",
+            Phase::Draining(_) => "primary: draining",
+            Phase::Leaving => "primary: leaving",
+        }
+    }
+
     /// Requests waiting for admission, and records not committed.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.clients.queue_len(), self.in_flight.len())
