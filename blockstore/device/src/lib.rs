@@ -47,6 +47,15 @@
 //! for good, by aborting the kernel's side of the connection: no cooperation of a volume, a thread
 //! or another process is needed, and no task stays behind in an uninterruptible wait.
 //!
+//! # What is known not to hold
+//!
+//! Attaching and growing make the kernel ask the file system about itself, in a system call of this
+//! process. A `kill -9` within those few dozen microseconds can leave the dying process waiting for
+//! its own answer, so that it can't end before somebody runs `umount -f` on DIR/NAME (attach), or
+//! make the loop driver take the size for 0 until the next process resumes the device (grow).
+//! Resuming a device whose size is the same asks nothing, so that daemons may die while they take
+//! over.
+//!
 //! The systemd unit of the daemon must have `KillMode=process`, so that a restart of the unit leaves
 //! the holder alone.
 

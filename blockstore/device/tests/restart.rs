@@ -103,6 +103,40 @@ fn forwarded_mixed_sizes_survive_kills() {
     );
 }
 
+/// Daemons that die while they take over: at every moment from the first system call to full work.
+fn kill_while_taking_over(handover: &str) {
+    let mut place = Place::new();
+    place.file(192 * MIB);
+    let node = place.start(handover);
+    let mut load = fio(
+        node.to_str().unwrap(),
+        8,
+        &["--rw=randwrite", "--bsrange=4k-256k", "--iodepth=16", "--size=160m"],
+    );
+    for round in 0..60_u64 {
+        std::thread::sleep(Duration::from_millis(50));
+        place.kill();
+        place.launch(handover);
+        // It serves after some five milliseconds.
+        std::thread::sleep(Duration::from_micros(round * 250));
+        place.kill();
+        assert_eq!(place.start(handover), node);
+    }
+    let status = load.wait(Duration::from_secs(60)).expect("fio ends");
+    assert!(status.success(), "fio: {}", load.said());
+    assert_eq!(place.tell("detach"), "detached");
+}
+
+#[test]
+fn daemons_may_die_while_they_take_over() {
+    kill_while_taking_over("resend");
+}
+
+#[test]
+fn daemons_may_die_while_they_take_over_a_forwarded_device() {
+    kill_while_taking_over("forward");
+}
+
 #[test]
 fn a_mounted_file_system_survives_kills() {
     let mut place = Place::new();

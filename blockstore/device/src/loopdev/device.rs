@@ -245,7 +245,7 @@ impl Device for LoopDevice {
 }
 
 /// Whether loop device `number` stands on the file of `mounted`.
-pub(super) fn is_backed_by(number: u32, mounted: &Mounted) -> io::Result<bool> {
+fn is_backed_by(number: u32, mounted: &Mounted) -> io::Result<bool> {
     Ok(control::backing(number)?.is_some_and(|backing| backing.device == mounted.encoded_device()))
 }
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::blob::Blob;
 use super::control;
-use super::device::{LoopDevice, Parts, abort_and_release, is_backed_by};
+use super::device::{LoopDevice, Parts, abort_and_release};
 use crate::DeviceError;
 use crate::fuse::{self, Channel, FILE_NAME, Limits, Mounted, Session};
 use crate::holder::{HolderClient, HolderError, Mode, Refusal};
@@ -236,9 +236,12 @@ impl LoopHost {
             return Err(gone(name, "its connection to the kernel"));
         }
         let number = blob.loop_number.ok_or(gone(name, "its loop device"))?;
-        let backed = is_backed_by(number, &mounted)
-            .map_err(|source| DeviceError::system("examining", control::node(number), source))?;
-        if !backed {
+        // Asked of /sys, not of the loop device: nothing here may wait for our own file system. A
+        // process that is killed in such a wait can't end, nor give up the device, until somebody
+        // else answers.
+        let standing = control::candidates(&point.join(FILE_NAME), FILE_NAME)
+            .map_err(|source| DeviceError::system("reading", "/sys/block", source))?;
+        if !standing.contains(&number) {
             return Err(gone(name, "its loop device"));
         }
         let channels = channels(taken.fds, taken.forwarded);
@@ -252,12 +255,15 @@ impl LoopHost {
             return Err(gone(name, "its connection to the kernel"));
         }
         let limits = Limits { max_write: blob.max_write, ..Limits::default() };
+        let bytes = io.size_bytes();
         let session = Session::start(name, io, channels, limits)?;
         tracing::info!(device = name, path = %control::node(number).display(), "resumed");
         let holder = Mutex::new(Some(holder.clone()));
         let name = name.to_owned();
         let device = LoopDevice::new(Parts { name, number, mounted, session, blob, holder });
-        crate::Device::grow(&device)?;
+        if crate::Device::size_bytes(&device) < bytes {
+            crate::Device::grow(&device)?;
+        }
         Ok(device)
     }
 

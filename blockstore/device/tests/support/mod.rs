@@ -94,6 +94,14 @@ impl Place {
 
     /// Starts the daemon under test on [`Place::file`], and returns its device's node.
     pub fn start(&mut self, handover: &str) -> PathBuf {
+        self.launch(handover);
+        let node = self.read_line();
+        assert!(node.starts_with("/dev/loop"), "the server must say its device, not {node:?}");
+        PathBuf::from(node)
+    }
+
+    /// Starts the daemon and doesn't wait for it.
+    pub fn launch(&mut self, handover: &str) {
         assert!(self.server.is_none(), "one at a time");
         let mut process = Command::new(SERVER)
             .arg("serve")
@@ -109,9 +117,6 @@ impl Place {
         let input = process.stdin.take().expect("piped");
         let output = BufReader::new(process.stdout.take().expect("piped"));
         self.server = Some(Server { process, input, output });
-        let node = self.read_line();
-        assert!(node.starts_with("/dev/loop"), "the server must say its device, not {node:?}");
-        PathBuf::from(node)
     }
 
     /// kill -9.
