@@ -209,6 +209,9 @@ impl Pool {
             began_at: log.appended_bytes,
             own_bytes: 0,
         }));
+        if is_on(Mutation::ReuseTooEarly) {
+            self.free_emptied(m);
+        }
     }
 
     /// Gives up all trees and layers of a removed replica.
@@ -224,6 +227,9 @@ impl Pool {
             for address in uppers.iter().filter_map(|upper| upper.entry.address()) {
                 space.free_block(moved.translate(address));
             }
+        }
+        for pinned in state.pinned.values() {
+            space.free(pinned.record.segment(), u64::from(pinned.bytes));
         }
         drop((moved, space));
         self.drop_chain(&state, dropped);

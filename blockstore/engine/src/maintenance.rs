@@ -208,53 +208,64 @@ impl Pool {
         blocks: u64,
         bytes: u64,
     ) -> Result<()> {
-        let mut tries = 0;
-        loop {
+        for _ in 0..MAX_TRIES {
             let refused = {
                 let mut space = self.core.space.lock();
-                match space.admit(slice, blocks) {
-                    Ok(()) if space.has_room(class, bytes) => {
-                        space.spend(slice, blocks);
-                        return Ok(());
-                    }
-                    Ok(()) => EngineError::NoSpace { wanted: bytes, free: space.available() },
-                    Err(error) => error,
+                let admitted = space.admit(slice, blocks);
+                if admitted.is_ok() && space.has_room(class, bytes) {
+                    space.spend(slice, blocks);
+                    return Ok(());
                 }
+                admitted
             };
             self.core.check()?;
-            if tries == MAX_TRIES || !self.gain_space()? {
-                return Err(refused);
+            let gained = match &refused {
+                Err(_) => self.gain_admission()?,
+                Ok(()) => self.gain_segments()?,
+            };
+            if !gained {
+                refused?;
+                break;
             }
-            tries += 1;
         }
+        Err(EngineError::NoSpace { wanted: bytes, free: self.core.space.lock().available() })
     }
 
-    /// Works until more space is free than before; says whether there is.
-    fn gain_space(&self) -> Result<bool> {
+    /// Finds out what was overwritten or given up and not yet counted; says whether it was anything.
+    fn gain_admission(&self) -> Result<bool> {
         let mut m = self.maintenance.lock();
-        let measure = |pool: &Self| {
-            let space = pool.core.space.lock();
-            (space.free_count(), space.available())
-        };
-        let before = measure(self);
+        let before = self.core.space.lock().available();
         let appended = self.log.lock().appended_bytes;
-        // Merging shows what was overwritten; it is not worth a checkpoint for every refusal.
-        let stale = appended - m.begun_at.min(appended) >= self.core.superblock.segment_bytes / 2
+        // It is not worth a checkpoint for every refusal.
+        let news = appended - m.begun_at.min(appended) >= self.core.superblock.segment_bytes / 2
             || !self.graves.lock().is_empty();
-        if stale && m.checkpoint.is_none() {
+        if news && m.checkpoint.is_none() {
             self.begin_checkpoint(&mut m);
         }
-        for _ in 0..MAX_STEPS {
-            let idle = match self.step(&mut m, true) {
-                Ok(done) => done == Maintained::Idle,
-                Err(EngineError::NoSpace { .. }) => true,
+        while m.checkpoint.is_some() || !m.trash.is_empty() {
+            match self.step(&mut m, false) {
+                Ok(_) => {}
+                Err(EngineError::NoSpace { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.core.space.lock().available() > before)
+    }
+
+    /// Works until a segment more is free; says whether there is.
+    fn gain_segments(&self) -> Result<bool> {
+        let mut m = self.maintenance.lock();
+        let before = self.core.space.lock().free_count();
+        for _ in 0..MAX_STEPS + 16 * self.core.superblock.segments {
+            let done = match self.step(&mut m, true) {
+                Ok(done) => done,
+                Err(EngineError::NoSpace { .. }) => Maintained::Idle,
                 Err(error) => return Err(error),
             };
-            let now = measure(self);
-            if now.0 > before.0 || now.1 > before.1 {
+            if self.core.space.lock().free_count() > before {
                 return Ok(true);
             }
-            if idle {
+            if done == Maintained::Idle {
                 break;
             }
         }
@@ -293,8 +304,9 @@ impl Pool {
     }
 }
 
-const MAX_TRIES: u32 = 1000;
-const MAX_STEPS: u32 = 1_000_000;
+/// Bounds on the work for one append; a pool that needs more is full.
+const MAX_TRIES: u32 = 64;
+const MAX_STEPS: u32 = 1000;
 
 /// How many emptied segments are worth a checkpoint.
 fn reclaim_batch(space: &crate::space::Space) -> usize {

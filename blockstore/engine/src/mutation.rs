@@ -6,14 +6,14 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Mutation {
-    /// Roll-forward doesn't look at use count and opening: leftovers of a segment's earlier life
-    /// are replayed.
+    /// Roll-forward takes whatever whole record stands next, and looks neither at its segment's use
+    /// nor at its number: leftovers of a segment's earlier life are replayed.
     UseUnchecked = 1,
     /// Reclaim's copy is put into the map whatever it names now.
     MoveOverNewer = 2,
     /// The slot is written before the nodes it names are durable.
     SlotBeforeNodes = 3,
-    /// An emptied segment is reused before both slots are past it.
+    /// An emptied segment is free at the freeze already, before any slot is past it.
     ReuseTooEarly = 4,
     /// Reads don't check the checksum.
     CrcUnchecked = 5,

@@ -427,9 +427,6 @@ impl Pool {
     }
 
     fn account(&self, effects: &Effects) {
-        if effects.gained.is_empty() && effects.freed.is_empty() {
-            return;
-        }
         let moved = self.moved.read();
         let mut space = self.core.space.lock();
         for (address, blocks) in &effects.gained {
@@ -438,12 +435,23 @@ impl Pool {
         for address in &effects.freed {
             space.free_block(moved.translate(*address));
         }
+        // Counted beside the blocks in them: a record that is kept holds its whole place.
+        for pinned in &effects.pinned {
+            space.add(pinned.record.segment(), u64::from(pinned.bytes));
+        }
+        for pinned in &effects.unpinned {
+            space.free(pinned.record.segment(), u64::from(pinned.bytes));
+        }
     }
 
     /// Says that the slice's records up to `sequence` need not be kept: every replica has them.
     pub fn committed(&self, slice: SliceId, sequence: Sequence) {
         if let Ok(replica) = self.find(slice) {
-            replica.inner.write().commit(sequence);
+            let unpinned = replica.inner.write().commit(sequence);
+            let mut space = self.core.space.lock();
+            for pinned in unpinned.values() {
+                space.free(pinned.record.segment(), u64::from(pinned.bytes));
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use crate::format::{
 use crate::log::{Found, Log, NO_SEGMENT, Placed, SegmentReader};
 use crate::maintenance::Maintenance;
 use crate::map::Moved;
+use crate::mutation::{Mutation, is_on};
 use crate::pool::{Core, FormatOptions, OpenOptions, Pool};
 use crate::replica::{Replica, ReplicaState, Snapshot};
 use crate::space::{Segment, SegmentState, Space};
@@ -297,7 +298,7 @@ impl Opening {
             let mut reader = SegmentReader::new(&*core.disk, segment, segment_bytes);
             core.space.lock().found_open(segment, under.0);
             while let Some(found) = reader.record(offset, under, true) {
-                if found.header.log != self.next {
+                if found.header.log != self.next && !is_on(Mutation::UseUnchecked) {
                     break;
                 }
                 self.take(pool, segment, offset, &found);

@@ -78,6 +78,9 @@ pub(crate) struct Effects {
     pub(crate) gained: Vec<(Address, u64)>,
     /// Places that it no longer names.
     pub(crate) freed: Vec<Address>,
+    /// Records that must be kept now, and those that need not any more.
+    pub(crate) pinned: Vec<Pinned>,
+    pub(crate) unpinned: Vec<Pinned>,
 }
 
 /// How blocks enter the map.
@@ -131,7 +134,9 @@ impl ReplicaState {
         }
         if logged.numbered() {
             self.last = logged.version;
-            self.pin(logged.version.sequence, placed);
+            if logged.version.sequence > self.committed {
+                self.pin(logged.version.sequence, placed, effects);
+            }
         }
         let version = logged.version;
         match &logged.operation {
@@ -154,13 +159,14 @@ impl ReplicaState {
             }
             Operation::Supersede => {
                 self.fresh.put_cut(version, &mut |address| effects.freed.push(address));
-                self.pinned.split_off(&version.sequence.next());
+                let lost = self.pinned.split_off(&version.sequence.next());
+                effects.unpinned.extend(lost.into_values());
                 self.last = version;
                 self.gathering = true;
                 self.damaged = false;
             }
             Operation::Position => {
-                self.pinned.clear();
+                effects.unpinned.extend(std::mem::take(&mut self.pinned).into_values());
                 self.last = version;
                 self.gathering = true;
                 self.damaged = false;
@@ -173,8 +179,8 @@ impl ReplicaState {
                 }
             }
             Operation::Kept(_) => {
-                if let Some(pinned) = self.pinned.get_mut(&version.sequence) {
-                    *pinned = Pinned { record: placed.record, bytes: placed.bytes };
+                if self.pinned.contains_key(&version.sequence) {
+                    self.pin(version.sequence, placed, effects);
                 }
             }
             // The whole pool's, not one replica's.
@@ -188,11 +194,10 @@ impl ReplicaState {
         }
     }
 
-    fn pin(&mut self, sequence: Sequence, placed: &Placed) {
-        if sequence > self.committed {
-            let pinned = Pinned { record: placed.record, bytes: placed.bytes };
-            self.pinned.insert(sequence, pinned);
-        }
+    fn pin(&mut self, sequence: Sequence, placed: &Placed, effects: &mut Effects) {
+        let pinned = Pinned { record: placed.record, bytes: placed.bytes };
+        effects.pinned.push(pinned);
+        effects.unpinned.extend(self.pinned.insert(sequence, pinned));
     }
 
     fn put_blocks(
@@ -250,11 +255,13 @@ impl ReplicaState {
         self.snapshots.insert(order, (id, snapshot));
     }
 
-    /// Forgets where the records up to `sequence` are.
-    pub(crate) fn commit(&mut self, sequence: Sequence) {
-        if sequence > self.committed {
-            self.committed = sequence;
-            self.pinned = self.pinned.split_off(&sequence.next());
+    /// Forgets where the records up to `sequence` are, and returns those.
+    pub(crate) fn commit(&mut self, sequence: Sequence) -> BTreeMap<Sequence, Pinned> {
+        if sequence <= self.committed {
+            return BTreeMap::new();
         }
+        self.committed = sequence;
+        let kept = self.pinned.split_off(&sequence.next());
+        std::mem::replace(&mut self.pinned, kept)
     }
 }

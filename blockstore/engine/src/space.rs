@@ -24,6 +24,9 @@ use crate::{EngineError, Result, SegmentId};
 /// What a live block counts: its bytes, and its part of header, padding and map.
 pub(crate) const BLOCK_WEIGHT: u64 = BLOCK_SIZE as u64 + 128;
 
+/// Head, successor, and the victim of the moment.
+const OPEN_SEGMENTS: u64 = 3;
+
 /// What a live node of `length` bytes counts.
 pub(crate) fn node_weight(length: u32) -> u64 {
     (RECORD_HEADER_BYTES as u64 + u64::from(length)).next_multiple_of(8)
@@ -237,7 +240,8 @@ impl Space {
     pub(crate) fn usable(&self) -> u64 {
         let segments = self.segments.len() as u64;
         let quarantined = self.segments.iter().filter(|s| s.state == SegmentState::Quarantined);
-        let room = segments.saturating_sub(self.reserve_segments() + quarantined.count() as u64);
+        let taken = self.reserve_segments() + OPEN_SEGMENTS + quarantined.count() as u64;
+        let room = segments.saturating_sub(taken);
         room * self.segment_bytes / 100 * 92
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mooring_engine::{EngineError, Pool, ReadContent, Root};
-use mooring_terms::{BLOCK_SIZE, Data, SliceId, SnapshotId, Version};
+use mooring_engine::{EngineError, Pool, ReadBlock, ReadContent, Root};
+use mooring_terms::{Data, SliceId, SnapshotId, Version};
 
 use super::range;
 
@@ -133,31 +133,8 @@ fn blocks_differ(
         // Long holes are compared where the model knows something.
         let end = run.range.end().0;
         for (block, expected) in blocks.range(run.range.first.0..end) {
-            let i = (block - run.range.first.0) as usize;
-            let agrees = match (&run.content, expected) {
-                (ReadContent::Data(data), Block::Data(version, crc)) => {
-                    run.version == *version
-                        && data.crcs()[i] == *crc
-                        && data.bytes().len() == data.crcs().len() * BLOCK_SIZE
-                }
-                (ReadContent::Hole, Block::Hole(version)) => run.version == *version,
-                (ReadContent::Hole, Block::Never { discarded, .. }) => {
-                    run.version == Version::ZERO || Some(run.version) == *discarded
-                }
-                (ReadContent::Missing, Block::Missing) => true,
-                (ReadContent::Missing, Block::Never { lost, .. }) => *lost,
-                _ => false,
-            };
-            if !agrees {
-                let kind = match run.content {
-                    ReadContent::Hole => "hole",
-                    ReadContent::Data(_) => "data",
-                    ReadContent::Missing => "missing",
-                };
-                return Some(format!(
-                    "{root:?} block {block}: {kind} {}, not {expected:?}",
-                    run.version
-                ));
+            if let Some(why) = run_differs(&run, *block, expected, root) {
+                return Some(why);
             }
         }
         let known = blocks.range(run.range.first.0..end).count() as u64;
@@ -168,4 +145,42 @@ fn blocks_differ(
         }
     }
     None
+}
+
+/// Compares one block.
+pub fn block_differs(
+    pool: &Pool,
+    slice: SliceId,
+    one: &BTreeMap<u64, Block>,
+    block: u64,
+) -> Option<String> {
+    let mut out = Vec::new();
+    if let Err(error) = pool.read(slice, range(block, 1), &mut out) {
+        return Some(format!("{error}"));
+    }
+    one.get(&block).and_then(|expected| run_differs(&out[0], block, expected, Root::Live))
+}
+
+fn run_differs(run: &ReadBlock, block: u64, expected: &Block, root: Root) -> Option<String> {
+    let i = (block - run.range.first.0) as usize;
+    let agrees = match (&run.content, expected) {
+        (ReadContent::Data(data), Block::Data(version, crc)) => {
+            run.version == *version
+                && data.crcs()[i] == *crc
+                && mooring_terms::crc32c(data.block(i)) == *crc
+        }
+        (ReadContent::Hole, Block::Hole(version)) => run.version == *version,
+        (ReadContent::Hole, Block::Never { discarded, .. }) => {
+            run.version == Version::ZERO || Some(run.version) == *discarded
+        }
+        (ReadContent::Missing, Block::Missing) => true,
+        (ReadContent::Missing, Block::Never { lost, .. }) => *lost,
+        _ => false,
+    };
+    let kind = match run.content {
+        ReadContent::Hole => "hole",
+        ReadContent::Data(_) => "data",
+        ReadContent::Missing => "missing",
+    };
+    (!agrees).then(|| format!("{root:?} block {block}: {kind} {}, not {expected:?}", run.version))
 }
