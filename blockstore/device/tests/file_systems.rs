@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mooring_device::{
     Device, DeviceError, DeviceKind, Handover, IoError, LoopDevice, LoopOptions, User,
@@ -245,18 +245,10 @@ fn a_full_volume_is_no_broken_disk() {
     assert_eq!(device.stats().errors, 2);
 }
 
-/// This process's resident memory.
-fn resident_kib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("our status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 fn many_devices_live_side_by_side() {
     let place = Place::new();
     let host = place.host();
-    let (before, begin) = (resident_kib(), Instant::now());
     let devices: Vec<_> = (0..20)
         .map(|i| {
             let handover = if i % 2 == 0 { Handover::Resend } else { Handover::Forward };
@@ -265,9 +257,6 @@ fn many_devices_live_side_by_side() {
             host.attach(&format!("vol-{i}"), io, &options).expect("a device")
         })
         .collect();
-    let each_kib = (resident_kib() - before) / 20;
-    println!("20 devices: {each_kib} KiB and {:?} each", begin.elapsed() / 20);
-    assert!(each_kib < 1024, "an idle device has a budget of 1 MiB");
     for (i, device) in devices.iter().enumerate() {
         assert_eq!(device.size_bytes(), ((i + 1) * MIB) as u64);
         run(
