@@ -34,7 +34,7 @@ mod wire;
 pub use beacon::{BeaconCommand, BeaconEvent, BeaconMessage, Beacons};
 pub use client::{
     ClientCommand, ClientEvent, ClientOptions, Io, IoError, IoId, ReadPart, VolumeBlock,
-    VolumeRange,
+    VolumeClient, VolumeRange,
 };
 pub use command::{Command, Query};
 pub use control::Control;

@@ -1,0 +1,99 @@
+//! One I/O of the device: split over slices, put together again.
+
+use mooring_terms::{BlockIndex, BlockRange, Extent, SliceIndex, Time};
+
+use super::command::{IoError, ReadPart};
+use super::event::{Io, VolumeBlock, VolumeRange};
+use super::options::ClientOptions;
+use crate::request::Operation;
+
+/// An I/O that is not done.
+#[derive(Debug)]
+pub(super) struct Task {
+    /// What each part of it read, once answered.
+    parts: Vec<Option<Vec<ReadPart>>>,
+    pub(super) deadline: Option<Time>,
+}
+
+impl Task {
+    pub(super) fn new(parts: usize, deadline: Option<Time>) -> Self {
+        Self { parts: vec![None; parts], deadline }
+    }
+
+    /// Part `i` is answered; tells whether all are.
+    pub(super) fn answered(&mut self, i: usize, read: Vec<ReadPart>) -> bool {
+        self.parts[i] = Some(read);
+        self.parts.iter().all(Option::is_some)
+    }
+
+    /// What all parts read, in order.
+    pub(super) fn into_result(self) -> Vec<ReadPart> {
+        let mut result: Vec<ReadPart> = Vec::new();
+        for part in self.parts.into_iter().flatten().flatten() {
+            match (result.last_mut(), part) {
+                (Some(ReadPart::Zeros(before)), ReadPart::Zeros(more)) => *before += more,
+                (_, part) => result.push(part),
+            }
+        }
+        result
+    }
+}
+
+/// Splits an I/O with a range over the slices.
+pub(super) fn split(
+    options: &ClientOptions,
+    io: &Io,
+) -> Result<Vec<(SliceIndex, Operation)>, IoError> {
+    let range = match io {
+        Io::Read(range) | Io::Discard { range, .. } => *range,
+        Io::Write { first, data, .. } => VolumeRange { first: *first, count: data.blocks() },
+        Io::Flush => return Ok(Vec::new()),
+    };
+    let end = range.first.0.checked_add(range.count).ok_or(IoError::Invalid)?;
+    if range.count == 0 || end > options.blocks {
+        return Err(IoError::Invalid);
+    }
+    let mut parts = Vec::new();
+    let mut at = range.first.0;
+    while at < end {
+        let index = at / options.slice_blocks;
+        let first = at % options.slice_blocks;
+        let count = (options.slice_blocks - first).min(end - at);
+        let here = BlockRange::new(BlockIndex(first), count);
+        let operation = match io {
+            Io::Read(_) => Operation::Read(here),
+            Io::Discard { fua, .. } => Operation::Discard { range: here, fua: *fua },
+            Io::Write { first: VolumeBlock(start), data, fua } => {
+                let skip = usize::try_from(at - start).map_err(|_| IoError::Invalid)?;
+                let len = usize::try_from(count).map_err(|_| IoError::Invalid)?;
+                let whole = skip == 0 && count == data.blocks();
+                let data = if whole { data.clone() } else { data.slice(skip, len) };
+                Operation::Write { first: here.first, data, fua: *fua }
+            }
+            Io::Flush => Operation::Flush,
+        };
+        let index = u32::try_from(index).map_err(|_| IoError::Invalid)?;
+        parts.push((SliceIndex(index), operation));
+        at += count;
+    }
+    Ok(parts)
+}
+
+/// What a read gave; none if it isn't what was asked for.
+pub(super) fn read_parts(range: BlockRange, extents: Vec<Extent>) -> Option<Vec<ReadPart>> {
+    let mut at = range.first;
+    let mut parts = Vec::with_capacity(extents.len());
+    for extent in extents {
+        let here = extent.range();
+        if here.first != at {
+            return None;
+        }
+        at = here.end();
+        parts.push(match extent {
+            Extent::Hole { range, .. } => ReadPart::Zeros(range.count),
+            Extent::Data { data, .. } => ReadPart::Data(data),
+            Extent::Missing { .. } => return None,
+        });
+    }
+    (at == range.end()).then_some(parts)
+}
