@@ -29,7 +29,7 @@ use self::kept::Lost;
 use self::lane::{Class, Lane, Part, touches};
 use self::task::{Task, read_parts, split};
 use crate::request::{
-    Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
+    ClientId, Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
     RequestMessage, StreamId,
 };
 
@@ -127,6 +127,12 @@ impl VolumeClient {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.lanes.values().all(|lane| lane.sealed)
+    }
+
+    /// Whose client it is, in the handshake of every stream.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.options.client
     }
 
     /// I/Os that are not done.

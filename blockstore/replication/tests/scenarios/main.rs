@@ -1,5 +1,6 @@
 //! Scenarios of one slice on a small deterministic cluster: each reads as a sentence.
 
+mod client;
 mod cluster;
 mod failover;
 mod store;
