@@ -162,7 +162,8 @@ impl Replica {
             (status.queued, status.in_flight) = primary.waiting();
             status.replicas = primary.replicas(&self.core);
             let counted = status.replicas.iter().filter(|replica| replica.in_sync).count() + 1;
-            status.too_few |= config.is_some_and(|c| counted < c.min_in_sync as usize);
+            status.too_few |= config.is_some_and(|c| counted < c.min_in_sync as usize)
+                || primary.waits_for_replicas();
         }
         status
     }

@@ -27,6 +27,7 @@ impl Primary {
         self.began = turn.now;
         self.began_serving = false;
         self.resigns_to = None;
+        self.told_too_few = false;
         if core.log.state.promised < epoch || core.log.state.standing != Standing::Complete {
             core.log.note(turn.out, |state| {
                 state.promised = epoch;

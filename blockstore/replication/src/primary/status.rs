@@ -24,6 +24,11 @@ impl Primary {
         }
     }
 
+    /// Whether a replica is lost that the minimum doesn't let go.
+    pub(crate) fn waits_for_replicas(&self) -> bool {
+        self.told_too_few
+    }
+
     /// Requests waiting for admission, and records not committed.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.clients.queue_len(), self.in_flight.len())

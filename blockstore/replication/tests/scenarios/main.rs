@@ -3,5 +3,6 @@
 mod client;
 mod cluster;
 mod failover;
+mod joins;
 mod store;
 mod writes;
