@@ -1,2 +1,3 @@
 //! Placeholder.
 pub mod hosts;
+pub mod sim;

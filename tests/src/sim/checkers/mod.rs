@@ -1,0 +1,225 @@
+//! The checkers: one property a file. They see everything that happens, and change nothing.
+//!
+//! | property | file |
+//! |---|---|
+//! | reads are linearizable | `register` |
+//! | acknowledged is kept | `acknowledged` |
+//! | one writer per epoch, one content per version | `writers` |
+//! | fenced never writes | `fenced` |
+//! | flushed is durable | `flushed` |
+//! | in-sync replicas agree | `agreement` |
+//! | resync copies only what changed | `resync` |
+//! | no failover without cause, no loss without declaration | `cause` |
+//!
+//! Liveness after healing, one answer an operation, no ENOSPC behind a sequence and no garbled
+//! block are asked for where they show: in the runner, the clients' shell and the pools' lanes.
+
+pub mod acknowledged;
+pub mod agreement;
+pub mod cause;
+pub mod fenced;
+pub mod flushed;
+pub mod register;
+pub mod resync;
+pub mod writers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mooring_config::{ClusterState, Command as ConfigCommand, Response};
+use mooring_replication::{ClientId, Note, Reply, RequestId, RequestMessage};
+use mooring_terms::{
+    AttachmentEpoch, BlockIndex, Entry, Incarnation, NodeId, SliceId, Time, VolumeId,
+};
+
+use super::Violation;
+use super::faults::Active;
+use super::history::OpId;
+use super::node::Node;
+use super::plan::Plan;
+use super::store::Pool;
+
+/// What a checker says.
+pub type Checked = Result<(), Violation>;
+
+/// A violation of `property`.
+///
+/// # Errors
+/// Always: it reads well behind a condition.
+pub fn violated(property: &'static str, text: String) -> Checked {
+    Err(Violation { property, text })
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Checkers {
+    writers: writers::Writers,
+    acknowledged: acknowledged::Acknowledged,
+    fenced: fenced::Fenced,
+    flushed: flushed::Flushed,
+    resync: resync::Resync,
+    /// Blocks that were made to rot.
+    rotten: BTreeSet<(SliceId, NodeId, BlockIndex)>,
+}
+
+impl Checkers {
+    /// Checkers that have seen nothing.
+    #[must_use]
+    pub fn new(_: &Plan) -> Self {
+        Self {
+            writers: writers::Writers::default(),
+            acknowledged: acknowledged::Acknowledged::default(),
+            fenced: fenced::Fenced::default(),
+            flushed: flushed::Flushed::default(),
+            resync: resync::Resync::default(),
+            rotten: BTreeSet::new(),
+        }
+    }
+
+    /// A replica appends entries to its log.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn appended(
+        &mut self,
+        node: NodeId,
+        slice: SliceId,
+        entries: &[Entry],
+        state: &ClusterState,
+    ) -> Checked {
+        for entry in entries {
+            if let Entry::Record { record, .. } = entry {
+                let fresh = self.writers.appended(node, slice, record, state)?;
+                if fresh && let Some(range) = record.range() {
+                    self.resync.written(slice, record.version, range);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A request has arrived at the node of a primary.
+    pub fn requested(&mut self, message: &RequestMessage) {
+        let acknowledged = self.acknowledged.last(message.slice);
+        self.flushed.requested(message, acknowledged);
+    }
+
+    /// A replica answers a client.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn replied(
+        &mut self,
+        node: NodeId,
+        slice: SliceId,
+        id: RequestId,
+        reply: &Reply,
+        nodes: &BTreeMap<NodeId, Node>,
+        state: &ClusterState,
+    ) -> Checked {
+        let _ = (node, nodes);
+        self.fenced.replied(slice, id, reply)?;
+        self.flushed.replied(slice, id, reply, state)?;
+        self.acknowledged.replied(slice, reply);
+        Ok(())
+    }
+
+    /// A replica tells something.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn noted(
+        &mut self,
+        node: NodeId,
+        slice: SliceId,
+        note: &Note,
+        pool: &dyn Pool,
+        state: &ClusterState,
+    ) -> Checked {
+        match note {
+            Note::Serving { epoch } => {
+                if state.slice(slice).is_some_and(|config| config.tail_lost >= *epoch) {
+                    self.flushed.forget(slice);
+                }
+                let log = pool.recovered(slice).last;
+                self.acknowledged.serving(node, slice, *epoch, log, state)
+            }
+            Note::JoinStarted { node, after } => {
+                self.resync.started(slice, *node, *after);
+                Ok(())
+            }
+            Note::JoinFinished { node, copied_bytes } => {
+                self.resync.finished(slice, *node, *copied_bytes)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node's pool has made durable whatever it had.
+    pub fn synced(&mut self, node: NodeId, pool: &dyn Pool) {
+        self.flushed.synced(node, pool);
+    }
+
+    /// Raft has answered a command.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn configured(
+        &mut self,
+        now: Time,
+        command: &ConfigCommand,
+        answer: &Response,
+        states: (&ClusterState, &ClusterState),
+        faults: &Active,
+        alive: &BTreeMap<NodeId, Incarnation>,
+    ) -> Checked {
+        self.writers.configured(states.1);
+        cause::check(now, command, answer, states, faults, alive)
+    }
+
+    /// A client was granted an attachment.
+    pub fn granted(
+        &mut self,
+        number: u32,
+        volume: VolumeId,
+        epoch: AttachmentEpoch,
+        client: ClientId,
+    ) {
+        self.fenced.granted(number, volume, epoch, client);
+    }
+
+    /// All slices have sealed a client's attachment.
+    pub fn client_serves(&mut self, number: u32) {
+        self.fenced.serves(number);
+    }
+
+    /// A client has submitted an operation.
+    pub fn submitted(&mut self, number: u32, op: OpId) {
+        self.fenced.submitted(number, op);
+    }
+
+    /// A client's operation has succeeded.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn client_answered(&mut self, number: u32, op: OpId) -> Checked {
+        self.fenced.answered(number, op)
+    }
+
+    /// A stored block has rotted.
+    pub fn rotted(&mut self, node: NodeId, slice: SliceId, block: BlockIndex) {
+        self.rotten.insert((slice, node, block));
+    }
+
+    /// Whether a block of the slice has rotted already, on any node: a second one might take the
+    /// last good copy.
+    #[must_use]
+    pub fn rotten_elsewhere(&self, slice: SliceId) -> bool {
+        self.rotten.iter().any(|(of, ..)| *of == slice)
+    }
+
+    /// Whether that block may be corrupt.
+    #[must_use]
+    pub fn may_be_rotten(&self, slice: SliceId, block: BlockIndex) -> bool {
+        self.rotten.iter().any(|(of, _, rotten)| *of == slice && *rotten == block)
+    }
+}

@@ -1,0 +1,327 @@
+//! A pool on the real engine and its memory disk.
+//!
+//! Segments are so small, and the pool too, that segments are reclaimed and used again within one
+//! run; checkpoints come every few dozen writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mooring_engine::{
+    Area, Disk, DiskOperation, EngineError, FormatOptions, MemoryDisk, OpenOptions, ReadContent,
+    Root, SegmentId,
+};
+use mooring_replication::{Found, Opened, Query, ReadFault};
+use mooring_terms::{
+    BLOCK_SIZE, BlockIndex, BlockRange, Entry, Extent, Record, Sequence, SliceId, SliceIndex,
+    VolumeId,
+};
+
+use super::{AppendFault, Pool};
+use crate::sim::prng::Prng;
+
+/// Bytes of a segment: a record may have a quarter of it.
+const SEGMENT_BYTES: u64 = 128 << 10;
+/// Segments of a pool.
+const SEGMENTS: u64 = 28;
+/// Takes all space when the pool is to be full; no volume has this number.
+const FILLER: SliceId = SliceId { volume: VolumeId(u64::MAX), index: SliceIndex(0) };
+
+/// A pool on the engine.
+pub struct EnginePool {
+    disk: Arc<MemoryDisk>,
+    pool: Option<mooring_engine::Pool>,
+    prng: Prng,
+    full: bool,
+    filled: u64,
+    /// Bytes given back that are no whole block yet: the engine counts blocks.
+    crumbs: BTreeMap<SliceId, u64>,
+}
+
+impl EnginePool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let disk = Arc::new(MemoryDisk::new(SEGMENTS * SEGMENT_BYTES + (1 << 20)));
+        let options = FormatOptions {
+            size_bytes: SEGMENTS * SEGMENT_BYTES,
+            segment_bytes: SEGMENT_BYTES,
+            tag: seed,
+        };
+        mooring_engine::Pool::format(&*disk, &options).expect("an empty disk takes a pool");
+        Self {
+            disk,
+            pool: None,
+            prng: Prng::new(seed),
+            full: false,
+            filled: 0,
+            crumbs: BTreeMap::new(),
+        }
+    }
+
+    fn close(&mut self) {
+        self.pool = None;
+        self.filled = 0;
+        self.crumbs.clear();
+    }
+
+    fn take_all_space(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        if self.full {
+            let free = pool.usage().free;
+            self.filled += pool.reserve(FILLER, free).unwrap_or(0);
+        } else {
+            pool.release(FILLER, std::mem::take(&mut self.filled));
+        }
+    }
+
+    /// Flips a bit in every place of the disk that holds `block`'s bytes.
+    fn flip(&self, bytes: &[u8], bit: u64) -> bool {
+        let mut hit = false;
+        for segment in 0..SEGMENTS {
+            let area = Area::Segment(SegmentId(u32::try_from(segment).expect("few")));
+            let Ok(Some(length)) = self.disk.length(area) else { continue };
+            let mut all = vec![0; usize::try_from(length).expect("small")];
+            if self.disk.read(area, 0, &mut all).is_err() {
+                continue;
+            }
+            let mut at = 0;
+            while at + BLOCK_SIZE <= all.len() {
+                if all[at..at + BLOCK_SIZE] == *bytes {
+                    let offset = at as u64 + bit / 8 % BLOCK_SIZE as u64;
+                    let which = u8::try_from(bit % 8).expect("below 8");
+                    hit |= self.disk.rot(area, offset, which);
+                    at += BLOCK_SIZE;
+                } else {
+                    at += 8;
+                }
+            }
+        }
+        hit
+    }
+}
+
+impl Pool for EnginePool {
+    fn open(&mut self) -> bool {
+        let options = OpenOptions {
+            memory_bytes: 1 << 20,
+            checkpoint_bytes: 3 * SEGMENT_BYTES,
+            opening: self.prng.next(),
+            zero_ahead: false,
+        };
+        match mooring_engine::Pool::open(self.disk.clone(), options) {
+            Ok((pool, _)) => {
+                if pool.replica(FILLER).is_err() {
+                    pool.create(FILLER, Bytes::new()).expect("an open pool takes a replica");
+                }
+                self.pool = Some(pool);
+                self.take_all_space();
+                true
+            }
+            Err(error) => panic!("the pool can't be opened: {error}"),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.close();
+        self.disk.kill();
+    }
+
+    fn cut(&mut self, prng: &mut Prng) {
+        self.close();
+        self.disk.crash(prng.next());
+    }
+
+    fn slices(&self) -> Vec<SliceId> {
+        let all = self.pool.as_ref().map(mooring_engine::Pool::replicas).unwrap_or_default();
+        all.into_iter().filter(|slice| *slice != FILLER).collect()
+    }
+
+    fn create(&mut self, slice: SliceId) {
+        if let Some(pool) = &self.pool {
+            // A disk that fails now is found out by the first append.
+            let _ = pool.create(slice, Bytes::new());
+            let _ = pool.sync();
+        }
+    }
+
+    fn remove(&mut self, slice: SliceId) {
+        self.crumbs.remove(&slice);
+        if let Some(pool) = &self.pool {
+            let _ = pool.remove(slice);
+            let _ = pool.sync();
+        }
+    }
+
+    fn recovered(&self, slice: SliceId) -> Opened {
+        let info = self.pool.as_ref().and_then(|pool| pool.replica(slice).ok());
+        info.map_or_else(Opened::default, |info| Opened {
+            state: info.state,
+            last: info.last,
+            kept: Vec::new(),
+            damaged: info.damaged,
+        })
+    }
+
+    fn append(&mut self, slice: SliceId, entries: &[Entry]) -> Result<(), AppendFault> {
+        let Some(pool) = &self.pool else { return Err(AppendFault::Failed) };
+        match pool.append(slice, &entries.iter().map(convert).collect::<Vec<_>>()) {
+            Ok(_) => Ok(()),
+            Err(EngineError::NoSpace { .. }) => Err(AppendFault::NoSpace),
+            // An earlier disk fault may have kept the replica from being made.
+            Err(EngineError::Io { .. } | EngineError::Poisoned | EngineError::NoReplica(_)) => {
+                Err(AppendFault::Failed)
+            }
+            Err(error) => panic!("{slice}: {error}; {entries:?}"),
+        }
+    }
+
+    fn sync(&mut self) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.sync().is_ok())
+    }
+
+    fn committed(&mut self, slice: SliceId, sequence: Sequence) {
+        if let Some(pool) = &self.pool {
+            pool.committed(slice, sequence);
+        }
+    }
+
+    fn read(&mut self, slice: SliceId, range: BlockRange) -> Result<Vec<Extent>, ReadFault> {
+        let pool = self.pool.as_ref().ok_or(ReadFault::Failed)?;
+        let mut found = Vec::new();
+        match pool.read(slice, range, &mut found) {
+            Ok(()) => {}
+            Err(EngineError::Corrupt { block, version, .. }) => {
+                return Err(ReadFault::Corrupt { block, version });
+            }
+            Err(_) => return Err(ReadFault::Failed),
+        }
+        let extents = found.into_iter().map(|part| match part.content {
+            ReadContent::Hole => Extent::Hole { version: part.version, range: part.range },
+            ReadContent::Data(data) => {
+                Extent::Data { version: part.version, first: part.range.first, data }
+            }
+            ReadContent::Missing => Extent::Missing { range: part.range },
+        });
+        Ok(extents.collect())
+    }
+
+    fn query(
+        &mut self,
+        slice: SliceId,
+        query: Query,
+        from: BlockIndex,
+        limit_blocks: u64,
+    ) -> Result<Found, ReadFault> {
+        let pool = self.pool.as_ref().ok_or(ReadFault::Failed)?;
+        let runs = usize::try_from(limit_blocks).unwrap_or(usize::MAX).clamp(1, 1024);
+        let (ranges, next) = match query {
+            Query::NewerThan(version) => {
+                let found = pool.newer_than(slice, Root::Live, version, from, runs);
+                let found = found.map_err(|_| ReadFault::Failed)?;
+                (found.extents.iter().map(|extent| extent.range).collect(), found.next)
+            }
+            Query::Missing => pool.missing(slice, from, runs).map_err(|_| ReadFault::Failed)?,
+        };
+        Ok(cut(ranges, next, limit_blocks.max(1)))
+    }
+
+    fn records(&mut self, slice: SliceId, after: Sequence, limit_bytes: u64) -> Vec<Record> {
+        let Some(pool) = &self.pool else { return Vec::new() };
+        let mut records = pool.records(slice, after, limit_bytes.max(1)).unwrap_or_default();
+        let wanted = after.next();
+        if records.first().is_some_and(|first| first.version.sequence != wanted) {
+            records.clear();
+        }
+        records
+    }
+
+    fn reserve(&mut self, slice: SliceId, bytes: u64) -> u64 {
+        let Some(pool) = &self.pool else { return 0 };
+        let got = pool.reserve(slice, bytes).unwrap_or(0);
+        if got < bytes {
+            pool.release(slice, got);
+            return 0;
+        }
+        got
+    }
+
+    fn release(&mut self, slice: SliceId, bytes: u64) {
+        let crumbs = self.crumbs.entry(slice).or_default();
+        *crumbs += bytes;
+        let whole = *crumbs / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
+        *crumbs -= whole;
+        if let Some(pool) = &self.pool {
+            pool.release(slice, whole);
+        }
+    }
+
+    fn fill(&mut self, full: bool) {
+        self.full = full;
+        self.take_all_space();
+    }
+
+    fn rot(&mut self, slice: SliceId, candidates: &[BlockIndex]) -> Option<BlockIndex> {
+        for block in candidates {
+            let extents = self.read(slice, BlockRange::new(*block, 1)).ok()?;
+            if let Some(Extent::Data { data, .. }) = extents.first() {
+                let bit = self.prng.next();
+                return self.flip(data.bytes(), bit).then_some(*block);
+            }
+        }
+        None
+    }
+
+    fn fail_next(&mut self, sync: bool) {
+        let operation = if sync { DiskOperation::Sync } else { DiskOperation::Write };
+        self.disk.fail_next(operation, 1);
+    }
+
+    fn tend(&mut self) {
+        if let Some(pool) = &self.pool {
+            for _ in 0..8 {
+                // What fails here shows at the next append or sync.
+                if !matches!(pool.maintain(), Ok(mooring_engine::Maintained::Worked)) {
+                    break;
+                }
+            }
+        }
+        if self.full {
+            self.take_all_space();
+        }
+    }
+}
+
+/// Cuts ranges to `limit` blocks, and says where to go on.
+fn cut(ranges: Vec<BlockRange>, next: Option<BlockIndex>, limit: u64) -> Found {
+    let mut left = limit;
+    let mut found = Found { ranges: Vec::new(), next };
+    for range in ranges {
+        if left == 0 {
+            found.next = Some(range.first);
+            break;
+        }
+        let count = range.count.min(left);
+        left -= count;
+        found.ranges.push(BlockRange::new(range.first, count));
+        if count < range.count {
+            found.next = Some(range.first.plus(count));
+            break;
+        }
+    }
+    found
+}
+
+/// The engine's word for an entry.
+fn convert(entry: &Entry) -> mooring_engine::Entry {
+    use mooring_engine::Entry as Engine;
+    match entry.clone() {
+        Entry::Record { record, state } => Engine::Record { record, state },
+        Entry::State(state) => Engine::State(state),
+        Entry::Copy { version, first, data } => Engine::Copy { version, first, data },
+        Entry::CopyHole { version, range } => Engine::CopyHole { version, range },
+        Entry::Repair { version, first, data } => Engine::Repair { version, first, data },
+        Entry::Supersede { after, state } => Engine::Supersede { after, state },
+        Entry::Position { last, state } => Engine::Position { last, state },
+    }
+}
