@@ -1,1 +1,44 @@
-//! Placeholder.
+//! The block store of one node: pools, replicas, volumes, and the wires between them.
+//!
+//! ```text
+//!                      Node
+//!          ____________/  \____________
+//!         |                            |
+//!     data plane                  control plane
+//!   Slice  Volume  beacons      Raft  gossip  joining
+//!     |       |       |            |      |
+//!    Pool     └─ streams ──────────┘   datagrams
+//! ```
+//!
+//! What is decided is decided in pure crates (`mooring-replication`, `mooring-config`); this one runs
+//! what they say: threads, files, sockets. It knows no files of users and no file systems.
+//!
+//! Everything above sees [`Node`] and [`Volume`].
+
+mod admission;
+mod beacon;
+mod clock;
+mod data_plane;
+mod event_log;
+mod node;
+mod node_store;
+mod pool;
+mod pool_store;
+mod random;
+mod readers;
+mod serial;
+mod slice;
+mod timers;
+mod volume;
+mod wire;
+
+pub use clock::unix_ms;
+pub use event_log::{About, EventLog, Happening, Severity};
+pub use mooring_control::Timings;
+pub use mooring_replication::Options as ReplicationOptions;
+pub use node::{
+    NewMember, Node, NodeError, NodeOptions, NodeReport, OpenVolume, OtherReport, PoolReport,
+    SliceReport, create, join,
+};
+pub use node_store::{Membership, NodeStore, NodeStoreError};
+pub use volume::{Attachment, Volume};

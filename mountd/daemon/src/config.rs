@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// The address other nodes reach this one at: one port, TCP and UDP.
     pub listen: SocketAddr,
+    /// The node's name in the cluster; the host's name if empty.
+    pub name: String,
     /// Where the node keeps its identity and the cluster's configuration.
     pub data: PathBuf,
     /// Where sockets, device files and private mounts live while the daemon runs.
@@ -60,9 +62,12 @@ pub struct Timing {
     pub lease_ms: u64,
     /// A secondary that has heard nothing for this long asks to be primary. Longer than the lease.
     pub grace_ms: u64,
-    /// The shortest time without a leader after which Raft elects a new one.
+    /// Time between two signs of life of the Raft leader.
+    pub heartbeat_ms: u64,
+    /// A follower asks for votes when it has heard nothing for `election_max_ms` plus a time between
+    /// this and `election_max_ms`: with the defaults 0.8 to 1 s.
     pub election_min_ms: u64,
-    /// The longest such time.
+    /// See `election_min_ms`.
     pub election_max_ms: u64,
     /// After a power cut of all replicas: how long the first to return waits for the others.
     pub restart_wait_ms: u64,
@@ -170,6 +175,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            name: String::new(),
             data: PathBuf::from("/var/lib/mooring"),
             run: PathBuf::from("/run/mooring"),
             socket: PathBuf::new(),
@@ -189,8 +195,9 @@ impl Default for Timing {
             beacon_ms: 200,
             lease_ms: 1200,
             grace_ms: 1800,
-            election_min_ms: 600,
-            election_max_ms: 1200,
+            heartbeat_ms: 130,
+            election_min_ms: 300,
+            election_max_ms: 500,
             restart_wait_ms: 30_000,
         }
     }
@@ -261,6 +268,7 @@ impl Timing {
     fn validate(&self, faults: &mut Vec<Fault>) {
         for (name, value) in [
             ("timing.beacon_ms", self.beacon_ms),
+            ("timing.heartbeat_ms", self.heartbeat_ms),
             ("timing.election_min_ms", self.election_min_ms),
             ("timing.restart_wait_ms", self.restart_wait_ms),
         ] {

@@ -1,7 +1,91 @@
 //! The daemon of a Mooring node.
+//!
+//! ```text
+//!   mountctl, plugins ── HTTP+JSON ──> api ──> daemon ──┬──> attachments, mounts (this crate)
+//!                                                       └──> blockstore::Node
+//! ```
+//!
+//! This crate is wiring: the API, attaching and mounting, supervision. Data and configuration are the
+//! block store's business.
+#![allow(clippy::disallowed_methods, reason = "a shell: it has deadlines and pauses")]
 
+mod api;
+mod arguments;
+mod attachments;
 mod config;
+mod daemon;
+mod error;
 mod filesystem;
 mod mount_table;
+mod mounts;
+mod tasks;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::arguments::{Arguments, Action};
+use crate::config::{Config, LogFormat};
+
+fn main() -> ExitCode {
+    // The holder keeps descriptors for daemons that die; it needs no runtime and no configuration.
+    let arguments = match Arguments::parse().action {
+        Action::Holder { socket } => {
+            return match mooring_device::holder::run(&socket) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => refused(&error),
+            };
+        }
+        Action::Run(arguments) => arguments,
+    };
+    let (config, start) = match arguments.resolve() {
+        Ok(resolved) => resolved,
+        Err(error) => return refused(&error),
+    };
+    begin_logging(&config);
+    abort_on_panic();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return refused(&error),
+    };
+    match runtime.block_on(daemon::run(config, start)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("mountd: {error}");
+    ExitCode::FAILURE
+}
+
+fn begin_logging(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::NONE)
+        .with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// A panic is a broken invariant: going on could lose data, and a thread that is gone would leave
+/// its slice without anybody to serve it. The daemon ends, the holder keeps the devices, and the next
+/// daemon goes on with them.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        tracing::error!(%panic, "a broken invariant ends the daemon");
+        std::process::abort();
+    }));
+}

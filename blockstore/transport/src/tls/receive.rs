@@ -197,9 +197,12 @@ impl Receive {
     }
 
     /// Tells the peer why it is refused, as far as the socket takes it.
+    ///
+    /// rustls goes on from where the error left it, so it must be given the same bytes again: with
+    /// others it panics if more handshake messages were in them.
     fn send_alert(&mut self, io: &mut impl Write) {
         while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.tls.process_tls_records(&mut []).state
+            self.tls.process_tls_records(&mut self.buffer[self.start..self.end]).state
         {
             if append(&mut self.outgoing, |out| data.encode(out)).is_err() {
                 break;

@@ -1,0 +1,191 @@
+//! The beacons of this node: a thread and streams of their own, which touch no disk.
+//!
+//! ```text
+//!   slices ── vouch ──┐
+//!   peers ── beacon ──┤─> core ── send ──> the beacon streams
+//!   the thread ─ tick ┘        └─ wake ──> the timers, which tick the slices
+//! ```
+//!
+//! A pool that hangs vouches for nothing: the thread looks at each pool before it sends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+use std::time::Duration;
+
+use mooring_replication::{BeaconCommand, BeaconEvent, BeaconMessage, Beacons, Leases};
+use mooring_terms::{Epoch, NodeId, PoolId, SliceId};
+use mooring_transport::{Channel, Message, Transport};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::clock;
+use crate::pool::Pool;
+use crate::timers::Timers;
+
+/// The beacons of this node.
+pub struct BeaconBoard {
+    core: RwLock<Beacons>,
+    transport: OnceLock<Weak<dyn Transport>>,
+    timers: Arc<Timers<SliceId>>,
+    watched: Mutex<BTreeMap<PoolId, Watched>>,
+    pool_patience: Duration,
+    alarm: Mutex<Alarm>,
+    changed: Condvar,
+}
+
+/// A pool that vouches, or is muted because it hangs.
+struct Watched {
+    pool: Weak<Pool>,
+    slices: BTreeMap<SliceId, ()>,
+    muted: bool,
+}
+
+/// What the thread is to do when it is woken.
+#[derive(PartialEq, Eq)]
+enum Alarm {
+    None,
+    Look,
+    Stop,
+}
+
+impl BeaconBoard {
+    /// The beacons of a node. A pool that completes nothing for `pool_patience` is muted.
+    #[must_use]
+    pub fn new(core: Beacons, timers: Arc<Timers<SliceId>>, pool_patience: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            core: RwLock::new(core),
+            transport: OnceLock::new(),
+            timers,
+            watched: Mutex::new(BTreeMap::new()),
+            pool_patience,
+            alarm: Mutex::new(Alarm::None),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Starts the thread. Ends with [`BeaconBoard::stop`].
+    pub fn start(self: &Arc<Self>, transport: Weak<dyn Transport>) {
+        if self.transport.set(transport).is_err() {
+            return;
+        }
+        let board = Arc::clone(self);
+        thread::Builder::new()
+            .name("beacons".to_owned())
+            .spawn(move || board.run())
+            .expect("a thread can be started");
+    }
+
+    /// Lets replicas ask who answered and who was heard.
+    pub fn with<R>(&self, ask: impl FnOnce(&dyn Leases) -> R) -> R {
+        ask(&*self.core.read())
+    }
+
+    /// From when this returns, beacons to `peers`, and to nobody else, vouch for `slice` at `epoch`.
+    pub fn vouch(&self, slice: SliceId, pool: &Arc<Pool>, epoch: Option<Epoch>, peers: Vec<NodeId>) {
+        let muted = {
+            let mut watched = self.watched.lock();
+            let entry = watched.entry(pool.id()).or_insert_with(|| Watched {
+                pool: Arc::downgrade(pool),
+                slices: BTreeMap::new(),
+                muted: false,
+            });
+            match epoch {
+                Some(_) => entry.slices.insert(slice, ()),
+                None => entry.slices.remove(&slice),
+            };
+            entry.muted
+        };
+        if muted {
+            self.handle(BeaconEvent::Mute { slice, muted: true });
+        }
+        self.handle(BeaconEvent::Vouch { slice, epoch, peers });
+        self.wake(Alarm::Look);
+    }
+
+    /// A pool is closed: it is no longer looked at.
+    pub fn forget(&self, pool: PoolId) {
+        self.watched.lock().remove(&pool);
+    }
+
+    /// A message from `from`'s beacons. Says whether it was one.
+    #[must_use]
+    pub fn receive(&self, from: NodeId, message: &Message) -> bool {
+        let Ok(message) = BeaconMessage::decode(&message.header) else { return false };
+        self.handle(BeaconEvent::Message { from, message });
+        true
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.wake(Alarm::Stop);
+    }
+
+    fn wake(&self, why: Alarm) {
+        let mut alarm = self.alarm.lock();
+        if *alarm != Alarm::Stop {
+            *alarm = why;
+        }
+        self.changed.notify_one();
+    }
+
+    fn run(&self) {
+        loop {
+            self.look_at_pools();
+            self.handle(BeaconEvent::Tick);
+            let deadline = self.core.read().deadline();
+            let mut alarm = self.alarm.lock();
+            if *alarm == Alarm::None {
+                match deadline {
+                    Some(deadline) => {
+                        let left = deadline.since(clock::now());
+                        self.changed.wait_for(&mut alarm, left);
+                    }
+                    None => self.changed.wait(&mut alarm),
+                }
+            }
+            if *alarm == Alarm::Stop {
+                return;
+            }
+            *alarm = Alarm::None;
+        }
+    }
+
+    /// Mutes the slices of pools that began to hang, and lets those speak whose pool goes on.
+    fn look_at_pools(&self) {
+        let now = clock::now();
+        let mut changes = Vec::new();
+        for (id, watched) in self.watched.lock().iter_mut() {
+            let Some(pool) = watched.pool.upgrade() else { continue };
+            let hangs = pool.is_failed() || pool.hangs(now, self.pool_patience);
+            if hangs != watched.muted {
+                watched.muted = hangs;
+                tracing::warn!(pool = %id, hangs, "the pool's beacons are muted while it hangs");
+                changes.extend(watched.slices.keys().map(|slice| (*slice, hangs)));
+            }
+        }
+        for (slice, muted) in changes {
+            self.handle(BeaconEvent::Mute { slice, muted });
+        }
+    }
+
+    fn handle(&self, event: BeaconEvent) {
+        let mut out = Vec::new();
+        self.core.write().handle(clock::now(), event, &mut out);
+        for command in out {
+            match command {
+                BeaconCommand::Send { to, message } => {
+                    if let Some(transport) = self.transport.get().and_then(Weak::upgrade) {
+                        // Lost where there is no stream: the next one follows soon.
+                        let _ = transport.send(to, Channel::Beacon, Message::new(message.encode()));
+                    }
+                }
+                BeaconCommand::Wake { slices } => {
+                    let now = clock::now();
+                    for slice in slices {
+                        self.timers.set(slice, Some(now));
+                    }
+                }
+            }
+        }
+    }
+}

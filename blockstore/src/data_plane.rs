@@ -1,0 +1,491 @@
+//! The data plane of one node: its slices, the volumes used here, and the streams between them.
+//!
+//! ```text
+//!   device ── Volume ──┬── function call ──> Slice ── Pool
+//!                      └── stream ── other node: Slice
+//!   Slice ── stream ── the slice's replicas on other nodes
+//! ```
+//!
+//! It routes and decides nothing. It needs neither Raft nor gossip to keep going: what it wants of the
+//! configuration goes through [`ConfigPort`], and comes back whenever it comes back.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use dashmap::{DashMap, DashSet};
+use mooring_config::{SliceChange, SliceConfig};
+use mooring_replication::{
+    Beacons, ClientId, Event, Message, Note, Options, ProposalId, Reply, ReplyMessage, RequestId,
+    RequestMessage,
+};
+use mooring_terms::{NodeId, PoolId, SliceId, SliceIndex, VolumeId};
+use mooring_transport::{Channel, Handler, StreamId as TransportStream, Transport};
+
+use crate::beacon::BeaconBoard;
+use crate::event_log::EventLog;
+use crate::pool::Pool;
+use crate::readers::Readers;
+use crate::slice::{PendingLookup, Slice, SlicePorts};
+use crate::timers::{Due, Timers};
+use crate::volume::{Volume, VolumePorts};
+use crate::wire::{ClientHello, Envelope};
+
+/// Threads that read for whoever may not wait for a disk.
+const READERS: usize = 4;
+
+/// What the data plane wants of the configuration.
+pub trait ConfigPort: Send + Sync {
+    /// Proposes a change; its outcome is delivered to the slice.
+    fn propose(&self, slice: SliceId, id: ProposalId, change: SliceChange);
+    /// Reads a slice's configuration linearizably, and gives it to [`DataPlane::configured`].
+    fn query(&self, slice: SliceId);
+    /// A node's name, for people.
+    fn node_name(&self, node: NodeId) -> String;
+    /// What takes control messages.
+    fn control(&self, from: NodeId, message: mooring_transport::Message);
+    /// The control stream to a peer is up.
+    fn control_connected(&self, peer: NodeId);
+}
+
+/// See the module.
+pub struct DataPlane {
+    me: NodeId,
+    transport: OnceLock<Arc<dyn Transport>>,
+    config: OnceLock<Weak<dyn ConfigPort>>,
+    slices: DashMap<SliceId, Arc<Slice>>,
+    volumes: DashMap<VolumeId, Arc<Volume>>,
+    /// Where the clients are that introduced themselves.
+    clients: DashMap<ClientId, (NodeId, ClientHello)>,
+    /// Peers to which the data stream is up.
+    connected: DashSet<NodeId>,
+    beacons: Arc<BeaconBoard>,
+    slice_timers: Arc<Timers<SliceId>>,
+    volume_timers: Arc<Timers<VolumeId>>,
+    readers: Arc<Readers>,
+    events: Arc<EventLog>,
+    this: Weak<Self>,
+}
+
+impl DataPlane {
+    /// A data plane without streams: see [`DataPlane::start`].
+    #[must_use]
+    pub fn new(me: NodeId, options: &Options, events: Arc<EventLog>) -> Arc<Self> {
+        let slice_timers = Timers::new();
+        let beacons = Beacons::new(options);
+        let pool_patience: Duration = options.lease;
+        let beacons = BeaconBoard::new(beacons, Arc::clone(&slice_timers), pool_patience);
+        Arc::new_cyclic(|this| Self {
+            me,
+            transport: OnceLock::new(),
+            config: OnceLock::new(),
+            slices: DashMap::new(),
+            volumes: DashMap::new(),
+            clients: DashMap::new(),
+            connected: DashSet::new(),
+            beacons,
+            slice_timers,
+            volume_timers: Timers::new(),
+            readers: Readers::start(READERS),
+            events,
+            this: this.clone(),
+        })
+    }
+
+    /// Begins: timers, beacons and streams.
+    pub fn start(&self, transport: Arc<dyn Transport>, config: Weak<dyn ConfigPort>) {
+        self.beacons.start(Arc::downgrade(&transport));
+        if self.transport.set(transport).is_err() || self.config.set(config).is_err() {
+            unreachable!("a data plane is started once");
+        }
+        self.slice_timers.start::<dyn Due<SliceId>>("slice-timers", self.this.clone());
+        self.volume_timers.start::<dyn Due<VolumeId>>("volume-timers", self.this.clone());
+    }
+
+    /// Ends all threads. Whatever waits stays unanswered: the next process goes on with it.
+    pub fn stop(&self) {
+        self.beacons.stop();
+        self.slice_timers.stop();
+        self.volume_timers.stop();
+        self.readers.stop();
+    }
+
+    /// Wants streams to `peer`.
+    pub fn connect_peer(&self, peer: NodeId) {
+        if let Some(transport) = self.transport.get() {
+            for channel in Channel::ALL {
+                transport.connect(peer, channel);
+            }
+        }
+    }
+
+    /// Cuts the streams to a node that was removed.
+    pub fn disconnect_peer(&self, peer: NodeId) {
+        if let Some(transport) = self.transport.get() {
+            transport.disconnect(peer);
+        }
+    }
+
+    /// What slices and volumes of this node are built with.
+    #[must_use]
+    pub fn beacons(&self) -> &Arc<BeaconBoard> {
+        &self.beacons
+    }
+
+    /// The deadlines of slices.
+    #[must_use]
+    pub fn slice_timers(&self) -> &Arc<Timers<SliceId>> {
+        &self.slice_timers
+    }
+
+    /// The deadlines of volumes.
+    #[must_use]
+    pub fn volume_timers(&self) -> &Arc<Timers<VolumeId>> {
+        &self.volume_timers
+    }
+
+    /// The threads that read.
+    #[must_use]
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
+    /// What the slices of this node may use of it.
+    #[must_use]
+    pub fn slice_ports(&self) -> Weak<dyn SlicePorts> {
+        self.this.clone()
+    }
+
+    /// What the volumes of this node may use of it.
+    #[must_use]
+    pub fn volume_ports(&self) -> Weak<dyn VolumePorts> {
+        self.this.clone()
+    }
+
+    /// A replica on this node.
+    #[must_use]
+    pub fn slice(&self, id: SliceId) -> Option<Arc<Slice>> {
+        self.slices.get(&id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Every replica on this node.
+    #[must_use]
+    pub fn slices(&self) -> Vec<Arc<Slice>> {
+        self.slices.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// A volume in use on this node.
+    #[must_use]
+    pub fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.volumes.get(&id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Every volume in use on this node.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.volumes.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// Takes in a replica, and tells it which streams are up and which clients there are.
+    pub fn add_slice(&self, slice: Arc<Slice>, config: SliceConfig) {
+        let id = slice.id();
+        self.slices.insert(id, Arc::clone(&slice));
+        slice.deliver(Event::Config(config));
+        for peer in self.connected.iter() {
+            slice.deliver(Event::Connected { peer: *peer });
+        }
+        for entry in &self.clients {
+            let (_, hello) = entry.value();
+            if hello.volume == id.volume {
+                slice.deliver(Event::ClientStream { client: hello.client, stream: hello.stream });
+            }
+        }
+    }
+
+    /// Lets go of a replica that is no longer this node's.
+    pub fn remove_slice(&self, id: SliceId) {
+        if let Some((_, slice)) = self.slices.remove(&id) {
+            self.slice_timers.set(id, None);
+            self.beacons.vouch(id, slice.pool(), None, Vec::new());
+        }
+    }
+
+    /// Takes in a volume; its client is told nothing yet.
+    pub fn add_volume(&self, volume: Arc<Volume>) {
+        self.volumes.insert(volume.id(), volume);
+    }
+
+    /// Lets go of a volume that is closed.
+    pub fn remove_volume(&self, id: VolumeId) {
+        if let Some((_, volume)) = self.volumes.remove(&id) {
+            self.volume_timers.set(id, None);
+            self.clients.remove(&volume.client());
+        }
+    }
+
+    /// A slice's configuration, from Raft.
+    pub fn configured(&self, id: SliceId, config: &SliceConfig) {
+        if let Some(slice) = self.slice(id) {
+            slice.deliver(Event::Config(config.clone()));
+        }
+        if let Some(volume) = self.volume(id.volume) {
+            volume.configured(id.index, config.clone());
+        }
+    }
+
+    /// A pool has failed: its slices are told.
+    pub fn pool_failed(&self, pool: PoolId) {
+        for slice in self.slices() {
+            if slice.pool().id() == pool {
+                slice.deliver(Event::StoreFailed);
+            }
+        }
+    }
+
+    /// The slices that lie in a pool.
+    #[must_use]
+    pub fn slices_in(&self, pool: &Arc<Pool>) -> Vec<Arc<Slice>> {
+        self.slices().into_iter().filter(|slice| Arc::ptr_eq(slice.pool(), pool)).collect()
+    }
+
+    fn send(&self, to: NodeId, envelope: Envelope) {
+        let Some(transport) = self.transport.get() else { return };
+        if let Err(error) = transport.send(to, Channel::Data, envelope.encode()) {
+            tracing::debug!(%to, %error, "a message was dropped");
+            if error == mooring_transport::SendError::Full {
+                // Streams are ordered and whole or broken: nothing may be left out of the middle.
+                transport.break_stream(to, Channel::Data);
+            }
+        }
+    }
+
+    fn config(&self) -> Option<Arc<dyn ConfigPort>> {
+        self.config.get().and_then(Weak::upgrade)
+    }
+
+    /// Tells the slices of a volume here that a client has a new stream to this node.
+    fn introduce(&self, from: NodeId, hello: ClientHello) {
+        self.clients.insert(hello.client, (from, hello));
+        for slice in self.slices() {
+            if slice.id().volume == hello.volume {
+                slice.deliver(Event::ClientStream { client: hello.client, stream: hello.stream });
+            }
+        }
+    }
+
+    /// Begins a stream of `volume` to `peer`, to which the data stream is up.
+    fn introduce_to(&self, peer: NodeId, volume: &Volume) {
+        let hello = ClientHello {
+            client: volume.client(),
+            stream: volume.next_stream(),
+            volume: volume.id(),
+        };
+        if peer == self.me {
+            self.introduce(peer, hello);
+        } else {
+            self.send(peer, Envelope::Client(hello));
+        }
+        volume.connected(peer, hello.stream);
+    }
+
+    fn local_request(&self, from: NodeId, message: RequestMessage) -> Option<(Arc<Slice>, Event)> {
+        let RequestMessage { slice, id, request } = message;
+        if let Some(slice) = self.slice(slice) {
+            return Some((slice, Event::Request { id, request }));
+        }
+        // Not a replica of it (any more): the client's configuration is old, or ours is.
+        let reply = Reply {
+            epoch: request.epoch,
+            durable: mooring_terms::Sequence(0),
+            outcome: mooring_replication::Outcome::Refused(
+                mooring_replication::Refusal::Moved {
+                    epoch: request.epoch,
+                    primary: None,
+                    tail_lost: mooring_terms::Epoch(0),
+                },
+            ),
+        };
+        let message = ReplyMessage { slice, id, reply };
+        if from == self.me {
+            if let Some(volume) = self.volume(slice.volume) {
+                volume.reply(self.me, message);
+            }
+        } else {
+            self.send(from, Envelope::Reply(message));
+        }
+        None
+    }
+}
+
+impl SlicePorts for DataPlane {
+    fn send(&self, to: NodeId, message: Message) {
+        self.send(to, Envelope::Replica(message));
+    }
+
+    fn reply(&self, slice: SliceId, id: RequestId, reply: Reply) {
+        let Some(home) = self.clients.get(&id.client).map(|entry| entry.value().0) else { return };
+        let message = ReplyMessage { slice, id, reply };
+        if home == self.me {
+            if let Some(volume) = self.volume(slice.volume) {
+                volume.reply(self.me, message);
+            }
+        } else {
+            self.send(home, Envelope::Reply(message));
+        }
+    }
+
+    fn propose(&self, slice: SliceId, id: ProposalId, change: SliceChange) {
+        if let Some(config) = self.config() {
+            config.propose(slice, id, change);
+        }
+    }
+
+    fn query_config(&self, slice: SliceId) {
+        if let Some(config) = self.config() {
+            config.query(slice);
+        }
+    }
+
+    fn note(&self, slice: SliceId, note: Note) {
+        let config = self.config();
+        self.events.push_note(slice, &note, |node| {
+            config.as_ref().map_or_else(|| format!("{node:?}"), |config| config.node_name(node))
+        });
+    }
+}
+
+impl VolumePorts for DataPlane {
+    fn connect(&self, volume: &Arc<Volume>, node: NodeId) {
+        if node == self.me || self.connected.contains(&node) {
+            self.introduce_to(node, volume);
+            return;
+        }
+        if let Some(transport) = self.transport.get() {
+            transport.connect(node, Channel::Data);
+        }
+        volume.disconnected(node);
+    }
+
+    fn request(&self, node: NodeId, message: RequestMessage, reads: &mut Vec<PendingLookup>) {
+        if node != self.me {
+            self.send(node, Envelope::Request(message));
+        } else if let Some((slice, event)) = self.local_request(self.me, message) {
+            slice.deliver_keeping_reads(event, reads);
+        }
+    }
+
+    fn query_config(&self, volume: VolumeId, slice: SliceIndex) {
+        if let Some(config) = self.config() {
+            config.query(SliceId { volume, index: slice });
+        }
+    }
+}
+
+impl Handler for DataPlane {
+    fn connected(&self, peer: NodeId, channel: Channel) {
+        match channel {
+            Channel::Data => {
+                self.connected.insert(peer);
+                for slice in self.slices() {
+                    slice.deliver(Event::Connected { peer });
+                }
+                for volume in self.volumes() {
+                    self.introduce_to(peer, &volume);
+                }
+            }
+            Channel::Control => {
+                if let Some(config) = self.config() {
+                    config.control_connected(peer);
+                }
+            }
+            Channel::Beacon => {}
+        }
+    }
+
+    fn disconnected(&self, peer: NodeId, channel: Channel) {
+        if channel != Channel::Data {
+            return;
+        }
+        self.connected.remove(&peer);
+        for slice in self.slices() {
+            slice.deliver(Event::Disconnected { peer });
+        }
+        for volume in self.volumes() {
+            volume.disconnected(peer);
+        }
+    }
+
+    fn message(
+        &self,
+        from: NodeId,
+        channel: Channel,
+        _stream: TransportStream,
+        message: mooring_transport::Message,
+    ) {
+        match channel {
+            Channel::Beacon => {
+                if !self.beacons.receive(from, &message) {
+                    tracing::warn!(%from, "a beacon that can't be decoded was dropped");
+                }
+            }
+            Channel::Control => {
+                if let Some(config) = self.config() {
+                    config.control(from, message);
+                }
+            }
+            Channel::Data => match Envelope::decode(message) {
+                Ok(envelope) => self.received(from, envelope),
+                Err(error) => {
+                    tracing::warn!(%from, %error, "a message that can't be decoded was dropped");
+                }
+            },
+        }
+    }
+
+    fn incoming_closed(&self, from: NodeId, channel: Channel, _stream: TransportStream) {
+        if channel == Channel::Data {
+            // Clients introduce themselves again on their next stream.
+            self.clients.retain(|_, (home, _)| *home != from);
+        }
+    }
+}
+
+impl DataPlane {
+    fn received(&self, from: NodeId, envelope: Envelope) {
+        match envelope {
+            Envelope::Replica(message) => {
+                if let Some(slice) = self.slice(message.slice) {
+                    slice.deliver(Event::Message { from, message });
+                }
+            }
+            Envelope::Request(message) => {
+                if let Some((slice, event)) = self.local_request(from, message) {
+                    slice.deliver(event);
+                }
+            }
+            Envelope::Reply(message) => {
+                if let Some(volume) = self.volume(message.slice.volume)
+                    && volume.client() == message.id.client
+                {
+                    volume.reply(from, message);
+                }
+            }
+            Envelope::Client(hello) => self.introduce(from, hello),
+        }
+    }
+}
+
+impl Due<SliceId> for DataPlane {
+    fn due(&self, subject: SliceId) {
+        if let Some(slice) = self.slice(subject) {
+            slice.deliver(Event::Tick);
+        }
+    }
+}
+
+impl Due<VolumeId> for DataPlane {
+    fn due(&self, subject: VolumeId) {
+        if let Some(volume) = self.volume(subject) {
+            volume.tick();
+        }
+    }
+}

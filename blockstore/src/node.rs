@@ -1,0 +1,295 @@
+//! One node of a cluster: its pools, its replicas, its volumes, and its part in the configuration.
+//!
+//! ```text
+//!   start:  own facts ─> Raft ─> pools opened ─> streams ─> follow the configuration
+//! ```
+//!
+//! Everything above uses this type and [`crate::Volume`], and nothing else of the block store.
+
+mod error;
+mod inquiry;
+mod membership;
+mod pools;
+mod proposals;
+mod reconcile;
+mod repair;
+mod volumes;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use mooring_config::{Actor, Boot, ClusterState, Command, Done, NEWEST_VERSION};
+use mooring_control::rpc::{Rpc, Wire, WireDown};
+use mooring_control::{Control, Timings};
+use mooring_replication::Options as ReplicationOptions;
+use mooring_terms::{NodeId, VolumeId};
+use mooring_transport::{
+    Channel, Endpoint, EndpointConfig, Handler, Identity, Limits, Message, Services, Transport,
+};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::admission::{AdmissionTable, Peer};
+use crate::data_plane::{ConfigPort, DataPlane};
+use crate::event_log::{EventLog, Severity};
+use crate::node_store::{Membership, NodeStore};
+use pools::Pools;
+use proposals::Proposals;
+
+pub use error::NodeError;
+pub use inquiry::{NodeReport, OtherReport, PoolReport, SliceReport};
+pub use membership::{NewMember, create, join};
+pub use volumes::OpenVolume;
+
+/// Between two tries of something that must be known to the cluster in the end.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(300);
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where it keeps the configuration.
+    pub data: PathBuf,
+    /// Replication's times and windows.
+    pub replication: ReplicationOptions,
+    /// Raft's times.
+    pub timings: Timings,
+    /// Bytes of memory for each pool's map.
+    pub pool_memory: usize,
+    /// The volumes whose devices a holder process still serves.
+    pub still_held: Vec<VolumeId>,
+}
+
+/// One running node. Stops with [`Node::stop`].
+pub struct Node {
+    id: NodeId,
+    cluster: [u8; 16],
+    boot: Boot,
+    options: NodeOptions,
+    store: NodeStore,
+    control: Arc<Control>,
+    rpc: Arc<Rpc>,
+    endpoint: Arc<Endpoint>,
+    plane: Arc<DataPlane>,
+    pools: Pools,
+    proposals: Proposals,
+    events: Arc<EventLog>,
+    current: Arc<ArcSwap<ClusterState>>,
+    again: Notify,
+    runtime: Handle,
+    this: Weak<Self>,
+}
+
+/// The control channel as the RPC's wire.
+struct ControlWire(Weak<Endpoint>);
+
+impl Wire for ControlWire {
+    fn send(&self, to: NodeId, frame: Bytes) -> Result<(), WireDown> {
+        let endpoint = self.0.upgrade().ok_or(WireDown)?;
+        endpoint.send(to, Channel::Control, Message::new(frame)).map_err(|_| WireDown)
+    }
+}
+
+impl Node {
+    /// Starts a node that belongs to a cluster.
+    ///
+    /// # Errors
+    /// [`NodeError`]: its data can't be read, its port is taken.
+    pub async fn start(
+        options: NodeOptions,
+        store: NodeStore,
+        membership: Membership,
+        identity: Identity,
+    ) -> Result<Arc<Self>, NodeError> {
+        let boot = store.next_boot()?;
+        let id = membership.node;
+        let events = Arc::new(EventLog::default());
+        let current = Arc::new(ArcSwap::from_pointee(ClusterState::default()));
+        let endpoint = Arc::new(Endpoint::bind(EndpointConfig {
+            node: id,
+            listen: options.listen,
+            identity,
+            admission: Arc::new(AdmissionTable::new(Arc::clone(&current), &membership.peers)),
+            limits: Limits::default(),
+        })?);
+        let rpc = Rpc::new(id, Arc::new(ControlWire(Arc::downgrade(&endpoint))), Handle::current());
+        let control = Control::start(
+            mooring_control::Options {
+                node: id,
+                boot,
+                store: options.data.join("raft.redb"),
+                timings: options.timings,
+            },
+            Arc::clone(&rpc),
+        )
+        .await?;
+        current.store(control.state());
+        let plane = DataPlane::new(id, &options.replication, Arc::clone(&events));
+        let node = Arc::new_cyclic(|this| Self {
+            id,
+            cluster: membership.cluster,
+            boot,
+            options,
+            store,
+            control,
+            rpc,
+            endpoint,
+            plane,
+            pools: Pools::default(),
+            proposals: Proposals::default(),
+            events,
+            current,
+            again: Notify::new(),
+            runtime: Handle::current(),
+            this: this.clone(),
+        });
+        node.begin(&membership.peers).await?;
+        Ok(node)
+    }
+
+    async fn begin(self: &Arc<Self>, first: &[Peer]) -> Result<(), NodeError> {
+        self.serve_inquiries();
+        let transport: Arc<dyn Transport> = self.endpoint.clone();
+        let config: Weak<dyn ConfigPort> = self.this.clone();
+        self.plane.start(transport, config);
+        let handler: Arc<dyn Handler> = self.plane.clone();
+        self.endpoint.start(Services {
+            handler,
+            join: Some(Arc::new(membership::Door(self.this.clone()))),
+            http: None,
+        })?;
+        for peer in first.iter().filter(|peer| peer.node != self.id) {
+            self.plane.connect_peer(peer.node);
+        }
+        let node = Arc::clone(self);
+        // Opening a pool reads its log.
+        tokio::task::spawn_blocking(move || node.open_pools()).await.map_err(|_| {
+            NodeError::Control(mooring_control::Error::Stopped {
+                reason: "opening the pools failed".to_owned(),
+            })
+        })?;
+        self.announce_until_known(Command::NodeStarted {
+            node: self.id,
+            boot: self.boot,
+            addresses: vec![self.options.listen],
+            version: NEWEST_VERSION,
+            still_held: self.options.still_held.clone(),
+        });
+        tokio::spawn(Arc::clone(self).send_proposals());
+        tokio::spawn(Arc::clone(self).follow());
+        tokio::spawn(Arc::clone(self).repair());
+        tokio::spawn(Arc::clone(self).sweep_once_current());
+        Ok(())
+    }
+
+    /// Stops everything. What waits stays unanswered: the next process goes on with it.
+    pub async fn stop(&self) {
+        self.plane.stop();
+        for open in self.pools.all() {
+            open.pool.stop();
+        }
+        if let Err(error) = self.control.shutdown().await {
+            tracing::warn!(%error, "Raft had stopped before");
+        }
+        self.endpoint.shutdown();
+    }
+
+    /// Its number in the cluster.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Its start.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        self.boot
+    }
+
+    /// The configuration as applied here.
+    #[must_use]
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.control.state()
+    }
+
+    /// The configuration as applied here, now and as it changes.
+    #[must_use]
+    pub fn watch(&self) -> tokio::sync::watch::Receiver<mooring_control::Published> {
+        self.control.watch()
+    }
+
+    /// The control plane: who leads, who votes, who is silent.
+    #[must_use]
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// What happened here.
+    #[must_use]
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.events
+    }
+
+    /// Has a command applied on behalf of `by`, a user of the API.
+    ///
+    /// # Errors
+    /// [`NodeError::Refused`], [`NodeError::Control`].
+    pub async fn propose(&self, by: &str, command: Command) -> Result<Done, NodeError> {
+        let actor = Actor { node: Some(self.id), name: by.to_owned() };
+        Ok(self.control.propose(actor, command).await?)
+    }
+
+    /// Has a command applied that no user asked for.
+    ///
+    /// # Errors
+    /// As [`Node::propose`].
+    pub async fn propose_as_system(&self, command: Command) -> Result<Done, NodeError> {
+        Ok(self.control.propose(Actor::system(self.id), command).await?)
+    }
+
+    /// Tells the cluster something that it must know in the end: again and again until it does, or
+    /// refuses.
+    fn announce_until_known(self: &Arc<Self>, command: Command) {
+        let node = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            while let Some(this) = node.upgrade() {
+                match this.propose_as_system(command.clone()).await {
+                    Ok(_) => return,
+                    Err(NodeError::Refused(refused)) => {
+                        tracing::warn!(command = command.name(), %refused, "an announcement was refused");
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::debug!(command = command.name(), %error, "an announcement waits");
+                    }
+                }
+                drop(this);
+                tokio::time::sleep(ANNOUNCE_PAUSE).await;
+            }
+        });
+    }
+
+    /// Once the configuration here is known to be current: frees replicas that nobody has any more.
+    async fn sweep_once_current(self: Arc<Self>) {
+        loop {
+            match self.control.read_linearizable().await {
+                Ok(state) => {
+                    let node = Arc::clone(&self);
+                    drop(tokio::task::spawn_blocking(move || node.sweep_replicas(&state)).await);
+                    return;
+                }
+                Err(mooring_control::Error::Stopped { .. }) => return,
+                Err(_) => tokio::time::sleep(ANNOUNCE_PAUSE).await,
+            }
+        }
+    }
+
+    fn gossip_keys_changed(&self, _state: &ClusterState) {
+        tracing::debug!(severity = ?Severity::Info, "the gossip keys changed");
+    }
+}

@@ -1,0 +1,281 @@
+//! What nodes ask each other beside Raft: answered by the node that knows, at once or not at all.
+//!
+//! Version history
+//! - 1: ping, status, hand over, CA unwrap.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mooring_control::rpc::{Malformed, Service};
+use mooring_config::Role;
+use mooring_replication::{Event, Role as ReplicaRole, Status as ReplicaStatus};
+use mooring_terms::{Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Node, NodeError};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// A question and the type of its answer.
+pub trait Question: Serialize + DeserializeOwned + Send {
+    /// What comes back.
+    type Answer: Serialize + DeserializeOwned + Send;
+    /// The service's name.
+    const NAME: &'static str;
+}
+
+/// Are you alive, and in which start?
+#[derive(Serialize, Deserialize)]
+pub struct Ping;
+
+impl Question for Ping {
+    type Answer = u64;
+    const NAME: &'static str = "ping";
+}
+
+/// How are the replicas of these volumes (of all, if none is named) that you hold, and your pools?
+#[derive(Serialize, Deserialize)]
+pub struct Status {
+    /// The volumes.
+    pub volumes: Vec<VolumeId>,
+}
+
+impl Question for Status {
+    type Answer = NodeReport;
+    const NAME: &'static str = "status";
+}
+
+/// Hand this slice's primary over.
+#[derive(Serialize, Deserialize)]
+pub struct HandOver {
+    /// The slice.
+    pub slice: SliceId,
+    /// To the replica on this node.
+    pub to: NodeId,
+}
+
+impl Question for HandOver {
+    type Answer = ();
+    const NAME: &'static str = "hand-over";
+}
+
+/// What unwraps the CA's key? Answered to voters only, by those that have it.
+#[derive(Serialize, Deserialize)]
+pub struct CaUnwrap;
+
+impl Question for CaUnwrap {
+    type Answer = Option<[u8; 32]>;
+    const NAME: &'static str = "ca-unwrap";
+}
+
+/// What a node says about itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The replicas asked about.
+    pub slices: BTreeMap<SliceId, SliceReport>,
+    /// Its open pools.
+    pub pools: BTreeMap<PoolId, PoolReport>,
+    /// Its software's version.
+    pub version: String,
+}
+
+/// A replica, as its node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceReport {
+    /// Whether it is primary and serves.
+    pub serves: bool,
+    /// What it is, in a word.
+    pub role: String,
+    /// The newest epoch that it knows.
+    pub epoch: Epoch,
+    /// Fewer replicas are in sync than the volume demands: I/O waits.
+    pub too_few: bool,
+    /// The last version of its log.
+    pub last: Version,
+    /// The last sequence that is on its media.
+    pub durable: Sequence,
+    /// At a primary: the other replicas.
+    pub others: Vec<OtherReport>,
+}
+
+/// Another replica, as the primary sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherReport {
+    /// Its node.
+    pub node: NodeId,
+    /// The last sequence that is with its kernel.
+    pub received: Sequence,
+    /// The last sequence that is on its media.
+    pub durable: Sequence,
+    /// Records it has not received.
+    pub lag: u64,
+    /// Bytes copied to it so far, where it is being brought level.
+    pub copied_bytes: Option<u64>,
+}
+
+impl From<ReplicaStatus> for SliceReport {
+    fn from(status: ReplicaStatus) -> Self {
+        Self {
+            serves: matches!(status.role, ReplicaRole::Primary | ReplicaRole::Leaving),
+            role: format!("{:?}", status.role).to_lowercase(),
+            epoch: status.epoch,
+            too_few: status.too_few,
+            last: status.last,
+            durable: status.durable,
+            others: status
+                .replicas
+                .iter()
+                .map(|other| OtherReport {
+                    node: other.node,
+                    received: other.received,
+                    durable: other.durable,
+                    lag: other.lag,
+                    copied_bytes: other.join.map(|join| join.copied_bytes),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What a pool holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// Bytes it may hold.
+    pub size: u64,
+    /// Bytes of live data.
+    pub live: u64,
+    /// Bytes that can be written before reclaim has to free some.
+    pub free: u64,
+    /// An I/O error has stopped it.
+    pub failed: bool,
+    /// Durable records were found missing when it was opened.
+    pub damaged: bool,
+}
+
+impl Node {
+    /// Asks a node; this one answers itself.
+    ///
+    /// # Errors
+    /// [`NodeError::Silent`], [`NodeError::Unreadable`].
+    pub async fn ask<Q: Question>(&self, node: NodeId, question: &Q) -> Result<Q::Answer, NodeError> {
+        let body = Bytes::from(postcard::to_stdvec(question).expect("plain data encodes"));
+        let answer = if node == self.id {
+            self.answer(self.id, Q::NAME, &body).map_err(|Malformed| NodeError::Unreadable(node))?
+        } else {
+            self.rpc
+                .call(node, Q::NAME, body, PATIENCE)
+                .await
+                .map_err(|_| NodeError::Silent(node))?
+        };
+        postcard::from_bytes(&answer).map_err(|_| NodeError::Unreadable(node))
+    }
+
+    /// Whether a node answers within a moment.
+    pub async fn is_alive(&self, node: NodeId) -> bool {
+        self.ask(node, &Ping).await.is_ok()
+    }
+
+    /// Asks every node in the configuration at once; those that don't answer are left out.
+    pub async fn reports(self: &Arc<Self>, volumes: &[VolumeId]) -> BTreeMap<NodeId, NodeReport> {
+        let nodes: Vec<NodeId> = self.state().nodes().keys().copied().collect();
+        let mut asked = tokio::task::JoinSet::new();
+        for id in nodes {
+            let (node, volumes) = (Arc::clone(self), volumes.to_vec());
+            asked.spawn(async move { (id, node.ask(id, &Status { volumes }).await) });
+        }
+        let mut reports = BTreeMap::new();
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((id, Ok(report))) = answer {
+                reports.insert(id, report);
+            }
+        }
+        reports
+    }
+
+    /// What this node says about itself.
+    #[must_use]
+    pub fn report(&self, volumes: &[VolumeId]) -> NodeReport {
+        let mut report =
+            NodeReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..NodeReport::default() };
+        for slice in self.plane.slices() {
+            let id = slice.id();
+            if volumes.is_empty() || volumes.contains(&id.volume) {
+                report.slices.insert(id, slice.status().into());
+            }
+        }
+        for open in self.pools.all() {
+            let usage = open.pool.engine().usage();
+            report.pools.insert(
+                open.pool.id(),
+                PoolReport {
+                    size: usage.size,
+                    live: usage.live,
+                    free: usage.free,
+                    failed: open.pool.is_failed(),
+                    damaged: open.damaged,
+                },
+            );
+        }
+        report
+    }
+
+    fn answer(&self, from: NodeId, name: &str, body: &[u8]) -> Result<Bytes, Malformed> {
+        let encoded = match name {
+            Ping::NAME => postcard::to_stdvec(&self.boot.0),
+            Status::NAME => {
+                let Status { volumes } = decode(body)?;
+                postcard::to_stdvec(&self.report(&volumes))
+            }
+            CaUnwrap::NAME => {
+                let votes = |node: &std::sync::Arc<mooring_config::Node>| node.role == Role::Voter;
+                let entitled = self.state().node(from).is_some_and(votes);
+                let key = self.store.ca_unwrap().ok().flatten().filter(|_| entitled);
+                postcard::to_stdvec(&key)
+            }
+            HandOver::NAME => {
+                let HandOver { slice, to } = decode(body)?;
+                if let Some(slice) = self.plane.slice(slice) {
+                    slice.deliver(Event::HandOver { to });
+                }
+                postcard::to_stdvec(&())
+            }
+            _ => return Err(Malformed),
+        };
+        Ok(encoded.expect("plain data encodes").into())
+    }
+
+    /// Answers other nodes' questions from now on.
+    pub(super) fn serve_inquiries(self: &Arc<Self>) {
+        for name in [Ping::NAME, Status::NAME, HandOver::NAME, CaUnwrap::NAME] {
+            let node = Arc::downgrade(self);
+            self.rpc.serve(name, Arc::new(Inquiries { node, name }));
+        }
+    }
+}
+
+/// One kind of question.
+struct Inquiries {
+    node: Weak<Node>,
+    name: &'static str,
+}
+
+#[async_trait]
+impl Service for Inquiries {
+    async fn call(&self, from: NodeId, body: Bytes) -> Result<Bytes, Malformed> {
+        let node = self.node.upgrade().ok_or(Malformed)?;
+        let name = self.name;
+        // A hand-over may write: not on a thread of the runtime.
+        tokio::task::spawn_blocking(move || node.answer(from, name, &body))
+            .await
+            .map_err(|_| Malformed)?
+    }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
+    postcard::from_bytes(body).map_err(|_| Malformed)
+}

@@ -1,0 +1,198 @@
+//! The pools of this node: opened at the start, added and removed while everything goes on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use mooring_config::{Class, Command, Done, Pool as PoolRow, PoolState};
+use mooring_terms::{Incarnation, NodeId, PoolId};
+use parking_lot::RwLock;
+
+use super::{Node, NodeError};
+use crate::event_log::{About, Severity};
+use crate::pool::{Pool, PoolWatch};
+use crate::pool_store::{self, Opened, Tag};
+
+/// The open pools, and what their opening said.
+#[derive(Default)]
+pub struct Pools {
+    open: RwLock<BTreeMap<PoolId, OpenPool>>,
+}
+
+/// One open pool.
+#[derive(Clone)]
+pub struct OpenPool {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// The earlier openings since which the kernel has lost nothing that was handed to it.
+    pub kept: Vec<Incarnation>,
+    /// Whether durable records were found missing.
+    pub damaged: bool,
+}
+
+impl Pools {
+    /// An open pool.
+    #[must_use]
+    pub fn get(&self, id: PoolId) -> Option<OpenPool> {
+        self.open.read().get(&id).cloned()
+    }
+
+    /// Every open pool.
+    #[must_use]
+    pub fn all(&self) -> Vec<OpenPool> {
+        self.open.read().values().cloned().collect()
+    }
+
+    fn insert(&self, pool: OpenPool) {
+        self.open.write().insert(pool.pool.id(), pool);
+    }
+
+    fn remove(&self, id: PoolId) -> Option<OpenPool> {
+        self.open.write().remove(&id)
+    }
+}
+
+impl Node {
+    /// Opens the pools that the configuration gives to this node. One that can't be opened is an
+    /// event, and marked failed, so that its replicas are placed elsewhere.
+    pub(super) fn open_pools(self: &Arc<Self>) {
+        let state = self.state();
+        for row in state.pools().values().filter(|row| row.node == self.id) {
+            if self.pools.get(row.id).is_some() {
+                continue;
+            }
+            if let Err(error) = self.open_pool(row) {
+                self.events.push(
+                    Severity::Error,
+                    "pool-failed",
+                    format!("pool {} ({}) can't be opened: {error}", row.id, row.path),
+                    About { pool: Some(row.id), node: Some(self.id), ..About::default() },
+                );
+                self.report_failed(row.id, row.incarnation, error.to_string());
+            }
+        }
+    }
+
+    fn open_pool(self: &Arc<Self>, row: &PoolRow) -> Result<(), NodeError> {
+        let path = Path::new(&row.path);
+        let Opened { engine, tag, report } = pool_store::open(path, self.options.pool_memory)?;
+        let ours = |tag: &Tag| tag.cluster == self.cluster && tag.pool == row.id;
+        let Some(tag) = tag.filter(ours) else {
+            return Err(NodeError::OtherPool { path: row.path.clone(), pool: row.id });
+        };
+        let failed = matches!(row.state, PoolState::Failed { .. }) || self.store.pool_failed(row.id)?;
+        let incarnation = draw_incarnation();
+        let (kept, tag) = tag.open_again(incarnation, failed);
+        pool_store::tag(path, &engine, &tag)?;
+        self.store.set_pool_failed(row.id, false)?;
+        let damaged = report.damaged;
+        if damaged {
+            self.events.push(
+                Severity::Error,
+                "pool-damaged",
+                format!("pool {} ({}) lost records that were durable: its replicas rejoin", row.id, row.path),
+                About { pool: Some(row.id), node: Some(self.id), ..About::default() },
+            );
+        }
+        let size = engine.usage().size;
+        let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
+        let pool = Pool::start(row.id, incarnation, path.to_owned(), engine, watch);
+        self.pools.insert(OpenPool { pool, kept, damaged });
+        self.announce_until_known(Command::PoolOpened { pool: row.id, incarnation, size });
+        Ok(())
+    }
+
+    /// Adds a pool; one whose path is a pool of this node already is answered as it is.
+    ///
+    /// # Errors
+    /// [`NodeError`]; a device that holds something is refused unless `force`.
+    pub async fn add_pool(
+        self: &Arc<Self>,
+        by: &str,
+        path: &Path,
+        size: Option<u64>,
+        class: Class,
+        measured: bool,
+        force: bool,
+    ) -> Result<PoolId, NodeError> {
+        let name = path.display().to_string();
+        let existing = |row: &&Arc<PoolRow>| row.node == self.id && row.path == name;
+        if let Some(row) = self.state().pools().values().find(existing) {
+            return Ok(row.id);
+        }
+        let Opened { engine, tag, .. } =
+            pool_store::create(path, size, force, self.options.pool_memory)?;
+        // A tag of ours without a row: an addition whose outcome was never learned, or a removed
+        // pool; replicas in it would tell of the latter.
+        let reusable = tag.as_ref().is_none_or(|tag| tag.cluster == self.cluster)
+            && pool_store::replicas(&engine).is_empty();
+        if !reusable {
+            return Err(NodeError::ForeignPool { path: name });
+        }
+        let incarnation = draw_incarnation();
+        let size = engine.usage().size;
+        let command =
+            Command::AddPool { node: self.id, path: name, size, class, measured, incarnation };
+        let Done::Pool(id) = self.propose(by, command).await? else {
+            return Err(NodeError::Unreadable(self.id));
+        };
+        let tag = Tag {
+            cluster: self.cluster,
+            pool: id,
+            boot_id: pool_store::boot_id(),
+            openings: vec![incarnation],
+        };
+        pool_store::tag(path, &engine, &tag)?;
+        let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
+        let pool = Pool::start(id, incarnation, path.to_owned(), engine, watch);
+        self.pools.insert(OpenPool { pool, kept: Vec::new(), damaged: false });
+        // Volumes may have been placed here before the pool was in the table.
+        self.reconcile_again();
+        Ok(id)
+    }
+
+    /// Closes a pool that was removed from the configuration.
+    pub(super) fn close_pool(&self, id: PoolId) {
+        let Some(open) = self.pools.remove(id) else { return };
+        for slice in self.plane.slices_in(&open.pool) {
+            self.plane.remove_slice(slice.id());
+        }
+        self.plane.beacons().forget(id);
+        open.pool.stop();
+        tracing::info!(pool = %id, path = %open.pool.path().display(), "the pool is closed");
+    }
+
+    fn report_failed(self: &Arc<Self>, pool: PoolId, incarnation: Incarnation, reason: String) {
+        self.announce_until_known(Command::PoolFailed { pool, incarnation, reason });
+    }
+
+    /// The pools of a node, as the configuration lists them.
+    #[must_use]
+    pub fn pool_rows(&self, node: NodeId) -> Vec<Arc<PoolRow>> {
+        self.state().pools().values().filter(|row| row.node == node).cloned().collect()
+    }
+}
+
+impl PoolWatch for Node {
+    fn pool_failed(&self, pool: PoolId, incarnation: Incarnation, reason: String) {
+        self.events.push(
+            Severity::Error,
+            "pool-failed",
+            format!("pool {pool} has failed: {reason}. Its replicas are placed elsewhere; replace it with `mountctl pool rm {pool}` and `mountctl pool add`"),
+            About { pool: Some(pool), node: Some(self.id), ..About::default() },
+        );
+        if let Err(error) = self.store.set_pool_failed(pool, true) {
+            tracing::error!(%pool, %error, "the failure of the pool could not be remembered");
+        }
+        let Some(this) = self.this.upgrade() else { return };
+        // Slices are told on another thread: this one may be in the middle of one of them.
+        std::thread::spawn(move || {
+            this.plane.pool_failed(pool);
+            this.report_failed(pool, incarnation, reason);
+        });
+    }
+}
+
+fn draw_incarnation() -> Incarnation {
+    Incarnation(crate::random::u64())
+}

@@ -1,0 +1,197 @@
+//! Making this node what the configuration says: which replicas it holds, whom it talks to.
+//!
+//! One task follows the state that Raft applies, takes what differs from the state it last acted on,
+//! and acts on that. Nothing can be missed, and an unchanged slice costs nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mooring_config::changes::{self, Change};
+use mooring_config::{ClusterState, SliceConfig, Volume as VolumeRow};
+use mooring_engine::EngineError;
+use mooring_replication::{Opened, Replica};
+use mooring_terms::{NodeId, SliceId, VolumeId};
+
+use super::Node;
+use super::pools::OpenPool;
+use crate::pool_store;
+use crate::slice::Slice;
+
+impl Node {
+    /// Follows the configuration until the node stops.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut states = self.control.watch();
+        let mut acted_on = Arc::new(ClusterState::default());
+        loop {
+            let state = Arc::clone(&states.borrow_and_update().state);
+            let node = Arc::clone(&self);
+            let before = Arc::clone(&acted_on);
+            let after = Arc::clone(&state);
+            // Acting opens files and sends: not on a thread of the runtime.
+            let acted = tokio::task::spawn_blocking(move || node.act_on(&before, &after)).await;
+            if acted.is_err() {
+                tracing::error!("acting on the configuration failed; the daemon can't go on");
+                std::process::abort();
+            }
+            acted_on = state;
+            self.keep_ca_unwrap().await;
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = self.again.notified() => acted_on = Arc::new(ClusterState::default()),
+            }
+        }
+    }
+
+    /// Acts on the whole configuration again, as after the addition of a pool.
+    pub(super) fn reconcile_again(&self) {
+        self.again.notify_one();
+    }
+
+    fn act_on(self: &Arc<Self>, before: &ClusterState, after: &Arc<ClusterState>) {
+        self.current.store(Arc::clone(after));
+        for change in changes::between(before, after) {
+            match change {
+                Change::Node { node, before, after } => {
+                    self.node_changed(node, before.is_some(), after.is_some());
+                }
+                Change::Pool { pool, after: None, .. } => self.close_pool(pool),
+                Change::Slice { slice, after: config, .. } => match config {
+                    Some(config) => self.slice_changed(slice, &config),
+                    None => self.drop_replica(slice),
+                },
+                Change::Volume { volume, after: row, .. } => {
+                    self.volume_changed(volume, row.as_deref());
+                }
+                Change::GossipKeys => self.gossip_keys_changed(after),
+                Change::Cluster | Change::CaKey | Change::Tokens | Change::Pool { .. } => {}
+            }
+        }
+    }
+
+    fn node_changed(&self, node: NodeId, was_there: bool, is_there: bool) {
+        if node == self.id {
+            if !is_there && was_there {
+                tracing::error!("this node was removed from the cluster");
+            }
+            return;
+        }
+        self.endpoint.refresh();
+        if is_there {
+            self.plane.connect_peer(node);
+        } else {
+            self.plane.disconnect_peer(node);
+        }
+    }
+
+    fn slice_changed(self: &Arc<Self>, id: SliceId, config: &Arc<SliceConfig>) {
+        let member = config.member(self.id).copied();
+        let existing = self.plane.slice(id);
+        match (member, existing) {
+            (Some(member), Some(slice)) if slice.pool().id() == member.pool => {
+                self.plane.configured(id, config);
+            }
+            (Some(member), existing) => {
+                if existing.is_some() {
+                    self.drop_replica(id);
+                }
+                if let Some(open) = self.pools.get(member.pool) {
+                    self.hold_replica(id, &open, config);
+                }
+            }
+            (None, Some(_)) => self.drop_replica(id),
+            (None, None) => self.plane.configured(id, config),
+        }
+    }
+
+    /// Begins to hold a replica: made if it isn't there, gone on with if it is.
+    fn hold_replica(self: &Arc<Self>, id: SliceId, open: &OpenPool, config: &Arc<SliceConfig>) {
+        let engine = open.pool.engine();
+        let info = match engine.replica(id) {
+            Err(EngineError::NoReplica(_)) => {
+                engine.create(id, Bytes::new()).and_then(|()| engine.replica(id))
+            }
+            found => found,
+        };
+        let info = match info {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::error!(slice = %id, %error, "the replica can't be made");
+                return open.pool.fail(&error);
+            }
+        };
+        let Some(member) = config.member(self.id) else { return };
+        let me = mooring_config::Member { incarnation: open.pool.incarnation(), ..*member };
+        let opened = Opened {
+            state: info.state,
+            last: info.last,
+            kept: open.kept.clone(),
+            damaged: open.damaged || info.damaged,
+        };
+        let replica = Replica::new(id, me, opened, None, self.options.replication.clone());
+        let replica = match replica {
+            Ok(replica) => replica,
+            Err(error) => {
+                tracing::error!(slice = %id, %error, "the replica's state can't be read; is the software older than the one that wrote it?");
+                return;
+            }
+        };
+        let slice = Slice::new(
+            replica,
+            id,
+            Arc::clone(&open.pool),
+            Arc::clone(self.plane.beacons()),
+            Arc::clone(self.plane.slice_timers()),
+            Arc::clone(self.plane.readers()),
+            self.plane.slice_ports(),
+        );
+        self.plane.add_slice(slice, SliceConfig::clone(config));
+        if let Some(volume) = self.plane.volume(id.volume) {
+            volume.configured(id.index, SliceConfig::clone(config));
+        }
+    }
+
+    /// Lets go of a replica that the configuration gives to nobody here, and frees its space.
+    fn drop_replica(&self, id: SliceId) {
+        let Some(slice) = self.plane.slice(id) else { return };
+        let pool = Arc::clone(slice.pool());
+        self.plane.remove_slice(id);
+        drop(slice);
+        match pool.engine().remove(id) {
+            Ok(()) | Err(EngineError::NoReplica(_)) => pool.wake_maintenance(),
+            Err(error) => pool.fail(&error),
+        }
+    }
+
+    fn volume_changed(&self, id: VolumeId, row: Option<&VolumeRow>) {
+        let Some(volume) = self.plane.volume(id) else { return };
+        let held = row.and_then(|row| row.attachment);
+        let still_ours = held.is_some_and(|held| {
+            held.node == self.id && held.epoch == volume.epoch()
+        });
+        match row {
+            Some(row) if still_ours => volume.resized(row.spec.size),
+            // Ended by force, taken over, or the volume is gone: nothing more goes through here.
+            _ => volume.close(),
+        }
+    }
+
+    /// Frees replicas that no volume has any more: removed while this node was away. Only to be
+    /// called with a configuration that is known to be current.
+    pub(super) fn sweep_replicas(&self, state: &ClusterState) {
+        for open in self.pools.all() {
+            for id in pool_store::replicas(open.pool.engine()) {
+                let ours = state
+                    .slice(id)
+                    .and_then(|config| config.member(self.id).map(|member| member.pool));
+                if ours == Some(open.pool.id()) || self.plane.slice(id).is_some() {
+                    continue;
+                }
+                tracing::info!(slice = %id, pool = %open.pool.id(), "a replica that nobody needs any more is removed");
+                if let Err(error) = open.pool.engine().remove(id) {
+                    open.pool.fail(&error);
+                }
+                open.pool.wake_maintenance();
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The leader's work: replicas that are lost for too long, too few or on their way out are placed
+//! elsewhere. What is to be done is decided by `mooring_config::placement`; this has it done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooring_config::UnixMillis;
+use mooring_config::placement::{Hints, Repair, RepairLimits, repair};
+use mooring_terms::{NodeId, PoolId};
+
+use super::Node;
+use super::inquiry::HandOver;
+use crate::clock;
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_secs(2);
+/// After a round that changed nothing in a configuration that hasn't changed since.
+const IDLE_ROUND: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// Repairs placement while this node leads, until it stops.
+    pub(super) async fn repair(self: Arc<Self>) {
+        let mut lost_since: BTreeMap<NodeId, UnixMillis> = BTreeMap::new();
+        let mut pause = ROUND;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = IDLE_ROUND;
+            if !self.control.is_leader() {
+                lost_since.clear();
+                continue;
+            }
+            let now = clock::unix_ms();
+            let gone = self.control.gone();
+            lost_since.retain(|node, _| gone.contains_key(node));
+            for (node, silence) in gone {
+                let silence = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+                lost_since.entry(node).or_insert(UnixMillis(now.saturating_sub(silence)));
+            }
+            if self.repair_round(UnixMillis(now), &lost_since).await || !lost_since.is_empty() {
+                pause = ROUND;
+            }
+        }
+    }
+
+    /// One round; says whether anything was found to do.
+    async fn repair_round(
+        self: &Arc<Self>,
+        now: UnixMillis,
+        lost_since: &BTreeMap<NodeId, UnixMillis>,
+    ) -> bool {
+        let state = self.state();
+        let needs_hints = state.slices().any(|(_, config)| !config.joining.is_empty())
+            || state.pools().values().any(|pool| !pool.takes_replicas())
+            || !lost_since.is_empty();
+        let hints = if needs_hints { self.hints().await } else { Hints::default() };
+        let repairs = repair(&state, &hints, now, lost_since, RepairLimits::default());
+        for command in Repair::commands(&repairs) {
+            if let Err(error) = self.propose_as_system(command).await {
+                tracing::warn!(%error, "a repair of placement could not be proposed");
+            }
+        }
+        for step in &repairs {
+            match step {
+                Repair::HandOver { slice, from, to } => {
+                    let question = HandOver { slice: *slice, to: *to };
+                    if let Err(error) = self.ask(*from, &question).await {
+                        tracing::debug!(%slice, %from, %error, "a primary was not asked to hand over");
+                    }
+                }
+                Repair::Stuck { slice, reason } => {
+                    tracing::warn!(%slice, %reason, "there is no place for a replica");
+                }
+                Repair::Assign(_) | Repair::Remove(_) => {}
+            }
+        }
+        !repairs.is_empty()
+    }
+
+    /// How full pools are, and who is gone, as far as this node can find out now.
+    pub async fn hints(self: &Arc<Self>) -> Hints {
+        let reports = self.reports(&[]).await;
+        let gone: BTreeSet<NodeId> = self
+            .state()
+            .nodes()
+            .keys()
+            .copied()
+            .filter(|node| !reports.contains_key(node))
+            .collect();
+        let free: BTreeMap<PoolId, u64> = reports
+            .values()
+            .flat_map(|report| report.pools.iter().map(|(id, pool)| (*id, pool.free)))
+            .collect();
+        Hints { gone, free }
+    }
+}

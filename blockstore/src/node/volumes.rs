@@ -1,0 +1,94 @@
+//! Volumes used on this node.
+
+use std::sync::Arc;
+
+use mooring_replication::{ClientId, ClientOptions, VolumeClient};
+use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, VolumeId};
+
+use super::inquiry::HandOver;
+use super::{Node, NodeError};
+use crate::volume::{Volume, VolumeParts};
+
+/// What a volume is to be opened for.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The attachment that Raft granted to this node.
+    pub epoch: AttachmentEpoch,
+    /// The client's number, when it goes on after a restart of the daemon; drawn otherwise.
+    pub client: Option<u64>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+impl Node {
+    /// Opens a volume under an attachment: its slices are sealed, then it serves. See
+    /// [`Volume::state`].
+    ///
+    /// # Errors
+    /// [`NodeError::UnknownVolume`].
+    pub fn open_volume(&self, open: OpenVolume) -> Result<Arc<Volume>, NodeError> {
+        let state = self.state();
+        let row = state.volume(open.volume).ok_or(NodeError::UnknownVolume(open.volume))?;
+        let client = ClientId(open.client.unwrap_or_else(crate::random::u64));
+        let blocks = row.spec.size / BLOCK_SIZE as u64;
+        let options = ClientOptions {
+            io_timeout: row.spec.io_timeout_ms.map(std::time::Duration::from_millis),
+            ..ClientOptions::new(client, open.volume, open.epoch, blocks, row.spec.slice_blocks)
+        };
+        let parts = VolumeParts {
+            id: open.volume,
+            client,
+            epoch: open.epoch,
+            read_only: open.read_only,
+            size_bytes: row.spec.size,
+            // A later daemon's streams supersede an earlier one's, whatever node they go to.
+            first_stream: self.boot.0 << 32,
+            core: VolumeClient::new(options),
+        };
+        let volume = Volume::new(
+            parts,
+            Arc::clone(self.plane.volume_timers()),
+            Arc::clone(self.plane.readers()),
+            self.plane.volume_ports(),
+        );
+        self.plane.add_volume(Arc::clone(&volume));
+        for (slice, config) in row.slices() {
+            volume.configured(slice.index, mooring_config::SliceConfig::clone(config));
+        }
+        Ok(volume)
+    }
+
+    /// Ends the use of a volume: what waits fails, and nothing more goes through.
+    pub fn close_volume(&self, id: VolumeId) {
+        if let Some(volume) = self.plane.volume(id) {
+            volume.close();
+            self.plane.remove_volume(id);
+        }
+    }
+
+    /// A volume that is used on this node.
+    #[must_use]
+    pub fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.plane.volume(id)
+    }
+
+    /// Primary follows use: asks the primaries of a volume's slices to hand over to this node's
+    /// replicas, where those are in sync. Nothing is lost if they don't.
+    pub fn attract(self: &Arc<Self>, id: VolumeId) {
+        let state = self.state();
+        let Some(row) = state.volume(id) else { return };
+        for (slice, config) in row.slices() {
+            if config.primary == self.id || config.in_sync_member(self.id).is_none() {
+                continue;
+            }
+            let (node, from) = (Arc::clone(self), config.primary);
+            self.runtime.spawn(async move {
+                if let Err(error) = node.ask(from, &HandOver { slice, to: node.id }).await {
+                    tracing::debug!(%slice, %from, %error, "the primary was not asked to hand over");
+                }
+            });
+        }
+    }
+}

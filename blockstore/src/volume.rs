@@ -1,0 +1,406 @@
+//! A volume in use on this node: what everything above the block store sees.
+//!
+//! ```text
+//!   device ── read, write, flush, discard ──> client core ── requests ──> primaries, here or there
+//!          <── done ───────────────────────── client core <── replies ───
+//! ```
+//!
+//! A primary on this node is a function call away. I/O waits while primaries can't be reached, and
+//! fails at once and for good when a newer attachment has fenced this one.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use mooring_device::{BlockIo, Done, IoError as DeviceError, ReadDone};
+use mooring_replication::{
+    ClientCommand, ClientEvent, ClientId, Io, IoError, IoId, ReadPart, ReplyMessage,
+    RequestMessage, StreamId, VolumeBlock, VolumeClient, VolumeRange,
+};
+use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, Data, NodeId, SliceIndex, VolumeId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::readers::Readers;
+use crate::serial::Serial;
+use crate::slice::PendingLookup;
+use crate::timers::Timers;
+
+/// What a volume needs of its node.
+pub trait VolumePorts: Send + Sync {
+    /// Wants a stream to `node` for `client`; answered through [`Volume::connected`] or
+    /// [`Volume::disconnected`], perhaps before this returns.
+    fn connect(&self, volume: &Arc<Volume>, node: NodeId);
+    /// Sends a request. One to this node's own slices may leave a read for the caller to do once
+    /// no queue waits for it.
+    fn request(&self, node: NodeId, message: RequestMessage, reads: &mut Vec<PendingLookup>);
+    /// Reads a slice's configuration linearizably; it comes back by [`Volume::configured`].
+    fn query_config(&self, volume: VolumeId, slice: SliceIndex);
+}
+
+/// What has become of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// The seal is on its way to the slices.
+    Opening,
+    /// Every slice has sealed it: I/O is served.
+    Serving,
+    /// A newer attachment has begun; everything fails.
+    Fenced {
+        /// The newer one.
+        by: AttachmentEpoch,
+    },
+    /// It was ended here; everything fails.
+    Closed,
+}
+
+impl Attachment {
+    /// Whether it is over, for good.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Fenced { .. } | Self::Closed)
+    }
+}
+
+/// A volume in use.
+pub struct Volume {
+    id: VolumeId,
+    client: ClientId,
+    epoch: AttachmentEpoch,
+    read_only: bool,
+    serial: Serial<VolumeClient, ClientCommand>,
+    /// I/Os that wait for their answer.
+    waiting: DashMap<IoId, Mutex<Waiting>>,
+    next_io: AtomicU64,
+    next_stream: AtomicU64,
+    size_bytes: AtomicU64,
+    broken: AtomicBool,
+    state: watch::Sender<Attachment>,
+    timers: Arc<Timers<VolumeId>>,
+    readers: Arc<Readers>,
+    ports: Weak<dyn VolumePorts>,
+    zeros: Bytes,
+    this: Weak<Self>,
+    /// The last I/O error, for status.
+    last_error: Mutex<Option<IoError>>,
+}
+
+enum Waiting {
+    Read(ReadDone),
+    Other(Done),
+}
+
+/// What a volume is opened with.
+pub struct VolumeParts {
+    /// Which volume.
+    pub id: VolumeId,
+    /// This client.
+    pub client: ClientId,
+    /// The attachment.
+    pub epoch: AttachmentEpoch,
+    /// Whether writes are refused here.
+    pub read_only: bool,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The number of its first stream: above those of every daemon that had this client before.
+    pub first_stream: u64,
+    /// The client core.
+    pub core: VolumeClient,
+}
+
+/// The most that one read of a device asks for; zeros up to here are shared.
+const READ_MAX: usize = 1 << 20;
+
+impl Volume {
+    /// A volume whose client has not been told anything yet.
+    pub fn new(
+        parts: VolumeParts,
+        timers: Arc<Timers<VolumeId>>,
+        readers: Arc<Readers>,
+        ports: Weak<dyn VolumePorts>,
+    ) -> Arc<Self> {
+        // Written to, not only mapped: the kernel copies answers while the process may be dying.
+        let mut zeros = vec![1; READ_MAX];
+        zeros.fill(0);
+        Arc::new_cyclic(|this| Self {
+            id: parts.id,
+            client: parts.client,
+            epoch: parts.epoch,
+            read_only: parts.read_only,
+            serial: Serial::new(parts.core),
+            waiting: DashMap::new(),
+            next_io: AtomicU64::new(1),
+            next_stream: AtomicU64::new(parts.first_stream),
+            size_bytes: AtomicU64::new(parts.size_bytes),
+            broken: AtomicBool::new(false),
+            state: watch::Sender::new(Attachment::Opening),
+            timers,
+            readers,
+            ports,
+            zeros: Bytes::from(zeros),
+            this: this.clone(),
+            last_error: Mutex::new(None),
+        })
+    }
+
+    /// Whether everything fails from now on: fenced, or closed.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Which volume.
+    #[must_use]
+    pub fn id(&self) -> VolumeId {
+        self.id
+    }
+
+    /// This client of it.
+    #[must_use]
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// The attachment it does I/O under.
+    #[must_use]
+    pub fn epoch(&self) -> AttachmentEpoch {
+        self.epoch
+    }
+
+    /// Whether writes are refused here.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// What has become of the attachment, now and as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<Attachment> {
+        self.state.subscribe()
+    }
+
+    /// The last error that an I/O got; `None` if none ever did.
+    #[must_use]
+    pub fn last_error(&self) -> Option<IoError> {
+        *self.last_error.lock()
+    }
+
+    /// How many I/Os wait for their answer.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A new stream to `node` begins: its number, to be told to the node first.
+    pub fn next_stream(&self) -> StreamId {
+        StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The stream to `node` is up, and the node knows of it.
+    pub fn connected(&self, node: NodeId, stream: StreamId) {
+        self.deliver(ClientEvent::Connected { node, stream });
+    }
+
+    /// The stream to `node` is gone.
+    pub fn disconnected(&self, node: NodeId) {
+        self.deliver(ClientEvent::Disconnected { node });
+    }
+
+    /// A primary's answer.
+    pub fn reply(&self, from: NodeId, message: ReplyMessage) {
+        self.deliver(ClientEvent::Reply { from, message });
+    }
+
+    /// A slice's configuration.
+    pub fn configured(&self, slice: SliceIndex, config: mooring_config::SliceConfig) {
+        self.deliver(ClientEvent::Config { slice, config });
+    }
+
+    /// The volume has grown.
+    pub fn resized(&self, bytes: u64) {
+        self.size_bytes.fetch_max(bytes, Ordering::AcqRel);
+        self.deliver(ClientEvent::Resized { blocks: bytes / BLOCK_SIZE as u64 });
+    }
+
+    /// Gives up: everything that waits and everything that comes fails.
+    pub fn close(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.deliver(ClientEvent::Close);
+        self.state.send_if_modified(|state| {
+            let open = matches!(state, Attachment::Opening | Attachment::Serving);
+            if open {
+                *state = Attachment::Closed;
+            }
+            open
+        });
+    }
+
+    /// The client's deadline has come.
+    pub fn tick(&self) {
+        self.deliver(ClientEvent::Tick);
+    }
+
+    fn submit(&self, io: Io, waiting: Waiting) {
+        let id = IoId(self.next_io.fetch_add(1, Ordering::Relaxed));
+        self.waiting.insert(id, Mutex::new(waiting));
+        self.deliver(ClientEvent::Submit { id, io });
+    }
+
+    fn deliver(&self, event: ClientEvent) {
+        let mut reads = Vec::new();
+        self.serial.enter(
+            |core, queue| {
+                core.handle(clock::now(), event, queue);
+                self.timers.set(self.id, core.deadline());
+            },
+            |batch| {
+                for command in batch {
+                    self.run(command, &mut reads);
+                }
+            },
+        );
+        // The last read is done here: its caller has nothing better to do than to wait for it.
+        let last = reads.pop();
+        for read in reads {
+            self.readers.run(move || read.perform());
+        }
+        if let Some(last) = last {
+            last.perform();
+        }
+    }
+
+    fn run(&self, command: ClientCommand, reads: &mut Vec<PendingLookup>) {
+        match command {
+            ClientCommand::Connect { node } => {
+                if let (Some(ports), Some(this)) = (self.ports.upgrade(), self.this.upgrade()) {
+                    ports.connect(&this, node);
+                }
+            }
+            ClientCommand::Send { node, message } => {
+                if let Some(ports) = self.ports.upgrade() {
+                    ports.request(node, message, reads);
+                }
+            }
+            ClientCommand::QueryConfig { slice } => {
+                if let Some(ports) = self.ports.upgrade() {
+                    ports.query_config(self.id, slice);
+                }
+            }
+            ClientCommand::Done { id, result } => self.done(id, result),
+            ClientCommand::Sealed => {
+                self.state.send_if_modified(|state| {
+                    let opening = *state == Attachment::Opening;
+                    if opening {
+                        *state = Attachment::Serving;
+                    }
+                    opening
+                });
+            }
+            ClientCommand::Fenced { by } => {
+                self.broken.store(true, Ordering::Release);
+                self.state.send_replace(Attachment::Fenced { by });
+            }
+        }
+    }
+
+    fn done(&self, id: IoId, result: Result<Vec<ReadPart>, IoError>) {
+        let Some((_, waiting)) = self.waiting.remove(&id) else { return };
+        if let Err(error) = &result {
+            *self.last_error.lock() = Some(*error);
+        }
+        match waiting.into_inner() {
+            Waiting::Read(done) => done(result.map_err(device_error).and_then(|p| self.bytes(p))),
+            Waiting::Other(done) => done(result.map(drop).map_err(device_error)),
+        }
+    }
+
+    /// The bytes of a read, verified one last time on this side of the network.
+    fn bytes(&self, parts: Vec<ReadPart>) -> Result<Vec<Bytes>, DeviceError> {
+        let mut all = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                ReadPart::Data(data) => {
+                    if data.first_corrupt().is_some() {
+                        tracing::error!(volume = %self.id, "a block was damaged between primary and device");
+                        return Err(DeviceError::Corrupt);
+                    }
+                    all.push(data.bytes().clone());
+                }
+                ReadPart::Zeros(blocks) => {
+                    let mut left = usize::try_from(blocks).unwrap_or(usize::MAX) * BLOCK_SIZE;
+                    while left > 0 {
+                        let piece = left.min(READ_MAX);
+                        all.push(self.zeros.slice(..piece));
+                        left -= piece;
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn range(offset: u64, length: u64) -> VolumeRange {
+        let block = BLOCK_SIZE as u64;
+        VolumeRange { first: VolumeBlock(offset / block), count: length / block }
+    }
+
+    fn refusal(&self) -> Option<DeviceError> {
+        if self.broken.load(Ordering::Acquire) {
+            Some(DeviceError::Fenced)
+        } else if self.read_only {
+            Some(DeviceError::ReadOnly)
+        } else {
+            None
+        }
+    }
+}
+
+impl BlockIo for Volume {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, length: u32, done: ReadDone) {
+        self.submit(Io::Read(Self::range(offset, length.into())), Waiting::Read(done));
+    }
+
+    fn write(&self, offset: u64, data: Bytes, fua: bool, done: Done) {
+        if let Some(error) = self.refusal() {
+            return done(Err(error));
+        }
+        let first = Self::range(offset, 0).first;
+        let io = Io::Write { first, data: Data::checksummed(data), fua };
+        self.submit(io, Waiting::Other(done));
+    }
+
+    fn flush(&self, done: Done) {
+        self.submit(Io::Flush, Waiting::Other(done));
+    }
+
+    fn discard(&self, offset: u64, length: u64, done: Done) {
+        if let Some(error) = self.refusal() {
+            return done(Err(error));
+        }
+        let io = Io::Discard { range: Self::range(offset, length), fua: false };
+        self.submit(io, Waiting::Other(done));
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, done: Done) {
+        // A hole reads as zeros, and costs nothing.
+        self.discard(offset, length, done);
+    }
+}
+
+/// What the device is told of a client's error.
+fn device_error(error: IoError) -> DeviceError {
+    match error {
+        IoError::Fenced { .. } => DeviceError::Fenced,
+        IoError::Closed | IoError::TailLost => DeviceError::Stopped,
+        IoError::NoSpace { .. } => DeviceError::NoSpace,
+        IoError::Corrupt { .. } => DeviceError::Corrupt,
+        IoError::Invalid => DeviceError::Invalid,
+        IoError::TimedOut => DeviceError::TimedOut,
+    }
+}

@@ -1,0 +1,160 @@
+//! Pools: added, listed, removed.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use mooring_api::{
+    AddPool, ApiError, Class, ErrorKind, ForceQuery, Pool, ProgressUnit, Task, TaskId, TaskKind,
+};
+use mooring_config::{Class as ConfigClass, Command, Pool as PoolRow};
+use mooring_terms::PoolId;
+
+use super::reading::Reading;
+use super::{Answer, Body, Query, SOCKET_USER, list_of, views};
+use crate::config::PoolConfig;
+use crate::daemon::{Daemon, Running};
+use crate::error::{DaemonError, InvalidRequest};
+
+/// How often a removal's progress is looked at.
+const REMOVAL_LOOK: Duration = Duration::from_secs(1);
+
+pub async fn list(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Pool>> {
+    let running = daemon.running()?;
+    let reading = Reading::take(&running, &[]).await;
+    let mut pools: Vec<Pool> =
+        reading.state.pools().values().map(|row| views::pool(&daemon, &reading, row)).collect();
+    pools.sort_by(|a, b| (&a.node, &a.path).cmp(&(&b.node, &b.path)));
+    Ok(list_of(pools))
+}
+
+pub async fn inspect(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> Answer<Pool> {
+    let running = daemon.running()?;
+    let row = find(&running, &id)?;
+    let reading = Reading::take(&running, &[]).await;
+    Ok(Json(views::pool(&daemon, &reading, &row)))
+}
+
+pub async fn create(
+    State(daemon): State<Arc<Daemon>>,
+    Body(request): Body<AddPool>,
+) -> Answer<Pool> {
+    let running = daemon.running()?;
+    let path = FilePath::new(&request.path);
+    if !path.is_absolute() {
+        return Err(DaemonError::Invalid(InvalidRequest::RelativePath(path.to_owned())).into());
+    }
+    let class = request.class.map(views::config_class);
+    let size = request.size.map(|size| size.bytes());
+    let id = add(&daemon, &running, SOCKET_USER, path, size, class, request.force).await?;
+    let row = find(&running, &id.0.to_string())?;
+    let reading = Reading::take(&running, &[]).await;
+    Ok(Json(views::pool(&daemon, &reading, &row)))
+}
+
+/// Adds a pool of this node. Without a class it is taken for a medium one.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn add(
+    daemon: &Daemon,
+    running: &Running,
+    by: &str,
+    path: &FilePath,
+    size: Option<u64>,
+    class: Option<ConfigClass>,
+    force: bool,
+) -> Result<PoolId, DaemonError> {
+    let measured = false;
+    let class = class.unwrap_or(ConfigClass::Medium);
+    let id = running.node.add_pool(by, path, size, class, measured, force).await?;
+    tracing::info!(node = daemon.name(), path = %path.display(), pool = %id, "pool");
+    Ok(id)
+}
+
+/// The class that a configuration gives to a pool.
+///
+/// # Errors
+/// If it is none; the configuration was checked for that.
+pub fn class_of(pool: &PoolConfig) -> Result<Option<ConfigClass>, DaemonError> {
+    match pool.class.as_deref() {
+        None => Ok(None),
+        Some("high") => Ok(Some(views::config_class(Class::High))),
+        Some("medium") => Ok(Some(views::config_class(Class::Medium))),
+        Some("low") => Ok(Some(views::config_class(Class::Low))),
+        Some(other) => {
+            Err(DaemonError::Invalid(InvalidRequest::Body(format!("{other:?} is no class"))))
+        }
+    }
+}
+
+pub async fn remove(
+    State(daemon): State<Arc<Daemon>>,
+    Path(id): Path<String>,
+    Query(query): Query<ForceQuery>,
+) -> Answer<Task> {
+    let running = daemon.running()?;
+    let row = find(&running, &id)?;
+    let command = if query.force {
+        Command::RemovePool { pool: row.id, force: true }
+    } else {
+        Command::DrainPool { pool: row.id, drain: true }
+    };
+    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    let (task, new) = daemon.tasks().begin(
+        TaskKind::RemovePool,
+        views::name(daemon.name()),
+        &row.path,
+        ProgressUnit::Replicas,
+    );
+    if query.force {
+        daemon.tasks().end(task.id, Ok(()));
+    } else if new {
+        tokio::spawn(follow_removal(Arc::clone(&daemon), running, task.id, row.id));
+    }
+    Ok(Json(daemon.tasks().get(task.id).unwrap_or(task)))
+}
+
+async fn follow_removal(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId, pool: PoolId) {
+    let mut first = None;
+    loop {
+        let state = running.node.state();
+        if state.pool(pool).is_none() {
+            return daemon.tasks().end(task, Ok(()));
+        }
+        let holds = |config: &mooring_config::SliceConfig| {
+            config.in_sync.iter().chain(&config.joining).any(|member| member.pool == pool)
+        };
+        let left = state.slices().filter(|(_, config)| holds(config)).count() as u64;
+        let total = *first.get_or_insert(left);
+        daemon.tasks().progress(
+            task,
+            total.saturating_sub(left),
+            Some(total.max(left)),
+            &format!("{left} replicas left"),
+        );
+        if left == 0 {
+            let command = Command::RemovePool { pool, force: false };
+            match running.node.propose(SOCKET_USER, command).await {
+                Ok(_) => return daemon.tasks().end(task, Ok(())),
+                Err(error) if error.kind() == mooring_terms::ErrorKind::Invalid => {
+                    return daemon.tasks().end(task, Err(DaemonError::Node(error).into()));
+                }
+                Err(error) => tracing::debug!(%pool, %error, "the pool is not removed yet"),
+            }
+        }
+        if state.pool(pool).is_some_and(|row| row.state == mooring_config::PoolState::Ok) {
+            let ended = ApiError::new(ErrorKind::Retry, "the removal was called off");
+            return daemon.tasks().end(task, Err(ended));
+        }
+        tokio::time::sleep(REMOVAL_LOOK).await;
+    }
+}
+
+fn find(running: &Running, id: &str) -> Result<Arc<PoolRow>, DaemonError> {
+    let not_found = || DaemonError::NotFound { what: "pool", name: id.to_owned() };
+    let number = id.parse().map_err(|_| not_found())?;
+    running.node.state().pool(PoolId(number)).cloned().ok_or_else(not_found)
+}

@@ -1,0 +1,280 @@
+//! The volumes attached to this node: each a client of the block store with a device of the kernel.
+//!
+//! ```text
+//!            grant (Raft)      seal in every slice       device made
+//!   (none) ──────────────> opening ──────────────> sealed ──────────────> serving
+//!      ^                                                                     │
+//!      └───────────── detached <──── device taken away ────── fenced <───────┘
+//!                                                   (a newer attachment, or detached by force)
+//! ```
+//!
+//! What is attached is remembered by the holder process beside the device's descriptors, and by the
+//! kernel's mount table; nothing else needs to be.
+//!
+//! A device whose attachment was fenced turns to errors at once, and stays so until it is detached.
+
+mod grant;
+mod note;
+mod resume;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use blockstore::{About, Node, OpenVolume, Severity, Volume};
+use mooring_config::{AttachMode, Command};
+use mooring_device::{Device, LoopDevice, LoopHost, LoopOptions};
+use mooring_terms::{AttachmentEpoch, VolumeId};
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::error::DaemonError;
+use note::Note;
+
+pub use grant::GrantRequest;
+
+/// The attached volumes of this node.
+pub struct Attachments {
+    node: Arc<Node>,
+    host: LoopHost,
+    table: Mutex<BTreeMap<VolumeId, Arc<Attached>>>,
+    /// One attach or detach of a volume at a time.
+    turns: Mutex<BTreeMap<VolumeId, Arc<AsyncMutex<()>>>>,
+}
+
+/// A volume with its device.
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// The client of the block store.
+    pub volume: Arc<Volume>,
+    /// The block device.
+    pub device: Arc<LoopDevice>,
+    /// Whether it is attached for a mount alone, and goes when that goes.
+    pub for_mount: bool,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+impl Attached {
+    /// The block device's path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.device.path().to_owned()
+    }
+}
+
+impl Attachments {
+    /// No attachments yet; devices are made in `host`.
+    #[must_use]
+    pub fn new(node: Arc<Node>, host: LoopHost) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            host,
+            table: Mutex::new(BTreeMap::new()),
+            turns: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// Every attached volume.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Attached>> {
+        self.table.lock().values().cloned().collect()
+    }
+
+    /// An attached volume.
+    #[must_use]
+    pub fn get(&self, volume: VolumeId) -> Option<Arc<Attached>> {
+        self.table.lock().get(&volume).cloned()
+    }
+
+    /// Waits for the turn to attach or detach `volume`.
+    async fn turn(&self, volume: VolumeId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(self.turns.lock().entry(volume).or_default());
+        turn.lock_owned().await
+    }
+
+    /// Attaches a volume here; one that is attached already is answered as it is.
+    ///
+    /// # Errors
+    /// Refused while a node that is alive has it, unless forced; [`DaemonError`] otherwise. Nothing
+    /// is left behind then.
+    pub async fn attach(
+        self: &Arc<Self>,
+        request: GrantRequest,
+        for_mount: bool,
+    ) -> Result<Arc<Attached>, DaemonError> {
+        let turn = self.turn(request.volume).await;
+        if let Some(attached) = self.get(request.volume) {
+            if attached.volume.is_broken() {
+                return Err(DaemonError::Fenced { volume: attached.name.clone() });
+            }
+            if attached.volume.is_read_only() != (request.mode == AttachMode::ReadOnly) {
+                return Err(DaemonError::AttachedOtherwise { volume: attached.name.clone() });
+            }
+            return Ok(attached);
+        }
+        let (name, epoch) = self.grant(&request).await?;
+        let result = self.open(&request, &name, epoch, for_mount).await;
+        if result.is_err() {
+            self.give_back(request.volume, epoch).await;
+        }
+        drop(turn);
+        result
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        request: &GrantRequest,
+        name: &str,
+        epoch: AttachmentEpoch,
+        for_mount: bool,
+    ) -> Result<Arc<Attached>, DaemonError> {
+        let volume = self.node.open_volume(OpenVolume {
+            volume: request.volume,
+            epoch,
+            client: None,
+            read_only: request.mode == AttachMode::ReadOnly,
+        })?;
+        let note = Note {
+            volume: request.volume,
+            epoch,
+            client: volume.client().0,
+            read_only: volume.is_read_only(),
+            for_mount,
+            since_ms: blockstore::unix_ms(),
+        };
+        let made = match self.sealed(&volume, name).await {
+            Ok(()) => self.make_device(name, &volume, &note).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(device) => {
+                self.node.attract(request.volume);
+                Ok(self.register(name, volume, device, &note))
+            }
+            Err(error) => {
+                self.node.close_volume(request.volume);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_device(
+        &self,
+        name: &str,
+        volume: &Arc<Volume>,
+        note: &Note,
+    ) -> Result<LoopDevice, DaemonError> {
+        let host = self.host.clone();
+        let io = Arc::clone(volume);
+        let options = LoopOptions { note: note.encode(), ..LoopOptions::default() };
+        let name = name.to_owned();
+        blocking(move || host.attach(&name, io, &options)).await?.map_err(DaemonError::Device)
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        name: &str,
+        volume: Arc<Volume>,
+        device: LoopDevice,
+        note: &Note,
+    ) -> Arc<Attached> {
+        let attached = Arc::new(Attached {
+            name: name.to_owned(),
+            volume,
+            device: Arc::new(device),
+            for_mount: note.for_mount,
+            since_ms: note.since_ms,
+        });
+        self.table.lock().insert(note.volume, Arc::clone(&attached));
+        self.watch(Arc::clone(&attached));
+        attached
+    }
+
+    /// Turns the device to errors when the attachment is fenced or ended elsewhere.
+    fn watch(self: &Arc<Self>, attached: Arc<Attached>) {
+        let node = Arc::clone(&self.node);
+        tokio::spawn(async move {
+            let mut state = attached.volume.state();
+            let ended = state.wait_for(|state| state.is_over()).await.map(|state| *state);
+            let Ok(ended) = ended else { return };
+            let device = Arc::clone(&attached.device);
+            let failed = blocking(move || device.fail()).await;
+            if let blockstore::Attachment::Fenced { by } = ended {
+                node.events().push(
+                    Severity::Error,
+                    "fenced",
+                    format!(
+                        "volume {}: attachment {by} has begun elsewhere; {} gives errors from now on",
+                        attached.name,
+                        attached.path().display()
+                    ),
+                    About { volume: Some(attached.volume.id()), ..About::default() },
+                );
+            }
+            if let Ok(Err(error)) = failed {
+                tracing::error!(volume = attached.name, %error, "the device could not be failed");
+            }
+        });
+    }
+
+    /// Detaches a volume from this node; nothing to do if it isn't attached here.
+    ///
+    /// # Errors
+    /// [`DeviceError::Busy`] while the device is mounted or open, unless forced.
+    pub async fn detach(&self, volume: VolumeId, force: bool) -> Result<bool, DaemonError> {
+        let _turn = self.turn(volume).await;
+        let Some(attached) = self.get(volume) else { return Ok(false) };
+        let broken = attached.volume.is_broken();
+        let device = Arc::clone(&attached.device);
+        if force || broken {
+            attached.volume.close();
+            blocking(move || device.detach_forced()).await?.map_err(DaemonError::Device)?;
+        } else {
+            blocking(move || device.detach()).await?.map_err(DaemonError::Device)?;
+        }
+        self.table.lock().remove(&volume);
+        let epoch = attached.volume.epoch();
+        self.node.close_volume(volume);
+        if !broken {
+            self.give_back(volume, epoch).await;
+        }
+        Ok(true)
+    }
+
+    /// Tells Raft that the attachment is over. Best effort: without a quorum it stays granted to
+    /// this node, which may have it again.
+    async fn give_back(&self, volume: VolumeId, epoch: AttachmentEpoch) {
+        let command = Command::Detach {
+            volume,
+            epoch: Some(epoch),
+            node: self.node.id(),
+            force: false,
+        };
+        if let Err(error) = self.node.propose_as_system(command).await {
+            tracing::warn!(%volume, %error, "the end of an attachment could not be recorded");
+        }
+    }
+
+    /// Hands a larger size on to the device. Says how large the device is now; `None` if the volume
+    /// isn't attached here.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn grow(&self, volume: VolumeId) -> Result<Option<u64>, DaemonError> {
+        let Some(attached) = self.get(volume) else { return Ok(None) };
+        let device = Arc::clone(&attached.device);
+        blocking(move || device.grow()).await?.map(Some).map_err(DaemonError::Device)
+    }
+}
+
+/// Runs what waits for the kernel on a thread that may wait.
+///
+/// # Errors
+/// If it panicked.
+pub async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, DaemonError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| DaemonError::Panicked)
+}

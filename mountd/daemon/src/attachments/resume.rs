@@ -1,0 +1,98 @@
+//! After a restart of the daemon: taking back what the holder process kept.
+//!
+//! The devices' users have noticed nothing but a pause. For each device the block store is asked to
+//! go on under the same attachment and the same client number; then the kernel sends again whatever
+//! the dead daemon had not answered.
+
+use std::sync::Arc;
+
+use blockstore::{About, OpenVolume, Severity};
+use mooring_terms::VolumeId;
+
+use super::note::Note;
+use super::{Attachments, blocking};
+use crate::error::DaemonError;
+
+impl Attachments {
+    /// The volumes whose devices a holder still serves.
+    #[must_use]
+    pub fn volumes_of(held: &[(String, Vec<u8>)]) -> Vec<VolumeId> {
+        held.iter().filter_map(|(_, note)| Note::decode(note)).map(|note| note.volume).collect()
+    }
+
+    /// Takes back every device that the holder kept, and clears away what can't be taken back.
+    ///
+    /// # Errors
+    /// If the holder can't be asked. A single device's failure is an event.
+    pub async fn resume(
+        self: &Arc<Self>,
+        held: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), DaemonError> {
+        for (name, note) in held {
+            if let Err(error) = self.resume_one(&name, &note).await {
+                self.give_up(&name, Note::decode(&note), &error).await?;
+            }
+        }
+        let host = self.host.clone();
+        let swept = blocking(move || host.sweep()).await?.map_err(DaemonError::Device)?;
+        for name in swept.cleaned.iter().chain(&swept.lingering) {
+            tracing::info!(device = name, "what an earlier daemon left behind was cleared away");
+        }
+        for (name, error) in swept.failed {
+            tracing::warn!(device = name, %error, "what an earlier daemon left behind stays");
+        }
+        Ok(())
+    }
+
+    async fn resume_one(self: &Arc<Self>, name: &str, note: &[u8]) -> Result<(), DaemonError> {
+        let note = Note::decode(note).ok_or(DaemonError::NoteUnknown)?;
+        let held_by_us = self
+            .node
+            .state()
+            .volume(note.volume)
+            .and_then(|volume| volume.attachment)
+            .is_some_and(|held| held.node == self.node.id() && held.epoch == note.epoch);
+        if !held_by_us {
+            return Err(DaemonError::Fenced { volume: name.to_owned() });
+        }
+        let volume = self.node.open_volume(OpenVolume {
+            volume: note.volume,
+            epoch: note.epoch,
+            client: Some(note.client),
+            read_only: note.read_only,
+        })?;
+        let host = self.host.clone();
+        let io = Arc::clone(&volume);
+        let device_name = name.to_owned();
+        match blocking(move || host.resume(&device_name, io)).await? {
+            Ok(device) => {
+                tracing::info!(volume = name, "the device is served again");
+                self.register(name, volume, device, &note);
+                Ok(())
+            }
+            Err(error) => {
+                self.node.close_volume(note.volume);
+                Err(DaemonError::Device(error))
+            }
+        }
+    }
+
+    /// A device that can't be served again turns to errors, which frees all who wait for it.
+    async fn give_up(
+        &self,
+        name: &str,
+        note: Option<Note>,
+        error: &DaemonError,
+    ) -> Result<(), DaemonError> {
+        self.node.events().push(
+            Severity::Error,
+            "device-lost",
+            format!("volume {name}: its device can't be served again ({error}); it gives errors now"),
+            About { volume: note.map(|note| note.volume), ..About::default() },
+        );
+        let host = self.host.clone();
+        let device = name.to_owned();
+        blocking(move || host.abandon(&device)).await?.map_err(DaemonError::Device)?;
+        Ok(())
+    }
+}

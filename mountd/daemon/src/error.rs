@@ -1,0 +1,162 @@
+//! Everything that can go wrong in the daemon, and what the API makes of it.
+
+use std::path::PathBuf;
+
+use blockstore::NodeError;
+use mooring_api::{ApiError, ErrorKind as ApiKind};
+use mooring_config::Refused;
+use mooring_device::DeviceError;
+use mooring_terms::ErrorKind;
+
+use crate::filesystem::FileSystemError;
+
+/// An error of the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The block store, or Raft, refuses or can't.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A device.
+    #[error(transparent)]
+    Device(DeviceError),
+    /// A file system.
+    #[error(transparent)]
+    FileSystem(#[from] FileSystemError),
+    /// The attachment was fenced.
+    #[error(
+        "volume {volume} was taken over elsewhere, and its device here gives errors: detach it (mountctl detach {volume} --force), then attach it again"
+    )]
+    Fenced {
+        /// The volume.
+        volume: String,
+    },
+    /// The attachment has another mode.
+    #[error("volume {volume} is attached here with the other access mode: detach it first")]
+    AttachedOtherwise {
+        /// The volume.
+        volume: String,
+    },
+    /// The slices did not seal the attachment in time.
+    #[error(
+        "volume {volume} is not served: too few of its replicas can be reached. `mountctl volume inspect {volume}` says which; bring their nodes back"
+    )]
+    NotServed {
+        /// The volume.
+        volume: String,
+    },
+    /// Something else is mounted there.
+    #[error("{} is a mount point already, of something else: choose another directory", dir.display())]
+    MountPointTaken {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Nothing of ours is mounted there.
+    #[error("{what} is not mounted on this node")]
+    NotMounted {
+        /// A volume or a directory.
+        what: String,
+    },
+    /// The note in the holder is of another version.
+    #[error("the holder's note on it is of a version that this daemon doesn't know")]
+    NoteUnknown,
+    /// Raft answered something that the request can't have.
+    #[error("the configuration gave an answer that doesn't fit the request")]
+    UnexpectedAnswer,
+    /// A thread of the daemon panicked.
+    #[error("a part of the daemon failed; its log says more")]
+    Panicked,
+    /// The request is wrong.
+    #[error("{0}")]
+    Invalid(InvalidRequest),
+    /// What the request names doesn't exist.
+    #[error("there is no {what} {name:?}")]
+    NotFound {
+        /// Volume, node, pool, task.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The node has no cluster.
+    #[error("this node belongs to no cluster yet: `mountctl cluster create` makes one, `mountctl cluster join` joins one")]
+    NoCluster,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequest {
+    /// A relative directory.
+    #[error("{} is not an absolute path", .0.display())]
+    RelativePath(PathBuf),
+    /// Not exactly one of several.
+    #[error("say exactly one of: a volume, a directory, all")]
+    UnmountWhat,
+    /// A backend that isn't there.
+    #[error("the backend {0} can't be used here: `mountctl status` lists those that can")]
+    Backend(String),
+    /// The body isn't what it should be.
+    #[error("{0}")]
+    Body(String),
+    /// Accept-loss needs a confirmation.
+    #[error("{0}")]
+    NeedsForce(String),
+}
+
+impl DaemonError {
+    /// What the caller must do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Node(error) => error.kind(),
+            Self::Device(error) => error.kind(),
+            Self::FileSystem(error) => error.kind(),
+            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::NotServed { .. } | Self::NoCluster => ErrorKind::Unavailable,
+            Self::NotMounted { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::AttachedOtherwise { .. } | Self::MountPointTaken { .. } | Self::Invalid(_) => {
+                ErrorKind::Invalid
+            }
+            Self::NoteUnknown | Self::UnexpectedAnswer | Self::Panicked => ErrorKind::Fatal,
+        }
+    }
+
+    /// The word the API uses: finer than [`ErrorKind`] where a person would act differently.
+    fn api_kind(&self) -> ApiKind {
+        match self {
+            Self::Node(NodeError::Refused(
+                Refused::Attached { .. }
+                | Refused::NodeHoldsReplicas { .. }
+                | Refused::NodeHasAttachments { .. }
+                | Refused::PoolHoldsReplicas { .. }
+                | Refused::CannotSpare { .. }
+                | Refused::NothingLost { .. },
+            ))
+            | Self::Device(DeviceError::Busy { .. } | DeviceError::AlreadyAttached { .. })
+            | Self::AttachedOtherwise { .. }
+            | Self::MountPointTaken { .. }
+            | Self::Invalid(InvalidRequest::NeedsForce(_)) => ApiKind::InUse,
+            Self::Node(NodeError::Refused(
+                Refused::VolumeExists { .. }
+                | Refused::NodeNameTaken { .. }
+                | Refused::PoolExists { .. }
+                | Refused::AlreadyCreated { .. },
+            )) => ApiKind::Exists,
+            Self::FileSystem(FileSystemError::Unmount { .. }) => ApiKind::InUse,
+            other => match other.kind() {
+                ErrorKind::Retry => ApiKind::Retry,
+                ErrorKind::Fenced => ApiKind::Fenced,
+                ErrorKind::Invalid => ApiKind::Invalid,
+                ErrorKind::NotFound => ApiKind::NotFound,
+                ErrorKind::NoSpace => ApiKind::NoSpace,
+                ErrorKind::Corrupt => ApiKind::Corrupt,
+                ErrorKind::Unavailable => ApiKind::Unavailable,
+                ErrorKind::Fatal => ApiKind::Fatal,
+            },
+        }
+    }
+}
+
+impl From<DaemonError> for ApiError {
+    fn from(error: DaemonError) -> Self {
+        Self::new(error.api_kind(), error.to_string())
+    }
+}

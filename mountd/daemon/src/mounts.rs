@@ -1,0 +1,274 @@
+//! Mounting volumes: attach, format at first use, check, mount, grow; and all of that backwards.
+//!
+//! The kernel's mount table is the only record of what is mounted (see `mount_table`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use blockstore::Node;
+use mooring_config::{AttachMode, Command, Filesystem, Volume};
+use mooring_device::Device;
+use mooring_terms::VolumeId;
+use tokio::sync::Mutex;
+
+use crate::attachments::{Attached, Attachments, GrantRequest, blocking};
+use crate::error::{DaemonError, InvalidRequest};
+use crate::filesystem::{self, Found, Wanted};
+use crate::mount_table::{self, Mount};
+
+/// The mounts of this node's volumes.
+pub struct Mounts {
+    node: Arc<Node>,
+    attachments: Arc<Attachments>,
+    /// One mount, unmount or growth of a volume at a time.
+    turns: parking_lot::Mutex<BTreeMap<VolumeId, Arc<Mutex<()>>>>,
+}
+
+/// What is to be mounted, and how.
+#[derive(Clone, Debug)]
+pub struct MountRequest {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Where.
+    pub dir: PathBuf,
+    /// Options of the file system.
+    pub options: Vec<String>,
+    /// Mount it read-only.
+    pub read_only: bool,
+    /// Take it from a node that is alive.
+    pub force: bool,
+}
+
+/// What a mount request did.
+#[derive(Clone, Debug)]
+pub struct MountOutcome {
+    /// The mount.
+    pub mount: VolumeMount,
+    /// False if it was mounted there already.
+    pub mounted: bool,
+    /// Whether a file system was made just now.
+    pub formatted: bool,
+}
+
+/// One mount of one volume.
+#[derive(Clone, Debug)]
+pub struct VolumeMount {
+    /// The volume's name.
+    pub volume: String,
+    /// Its id.
+    pub id: VolumeId,
+    /// The device under it.
+    pub device: PathBuf,
+    /// As the kernel lists it.
+    pub mount: Mount,
+}
+
+impl Mounts {
+    /// The mounts of what is attached.
+    #[must_use]
+    pub fn new(node: Arc<Node>, attachments: Arc<Attachments>) -> Arc<Self> {
+        Arc::new(Self { node, attachments, turns: parking_lot::Mutex::default() })
+    }
+
+    /// Every mount of an attached volume, by directory.
+    ///
+    /// # Errors
+    /// If the mount table can't be read.
+    pub fn all(&self) -> Result<Vec<VolumeMount>, DaemonError> {
+        let mut all = Vec::new();
+        for attached in self.attachments.all() {
+            all.extend(of(&attached)?);
+        }
+        all.sort_by(|a, b| a.mount.dir.cmp(&b.mount.dir));
+        Ok(all)
+    }
+
+    async fn turn(&self, volume: VolumeId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(self.turns.lock().entry(volume).or_default());
+        turn.lock_owned().await
+    }
+
+    /// Mounts a volume. Attaches it if it isn't, and makes its file system if it is new.
+    ///
+    /// # Errors
+    /// [`DaemonError`]; what was attached only for this is detached again.
+    pub async fn mount(&self, request: MountRequest) -> Result<MountOutcome, DaemonError> {
+        if !request.dir.is_absolute() {
+            return Err(DaemonError::Invalid(InvalidRequest::RelativePath(request.dir)));
+        }
+        let _turn = self.turn(request.volume).await;
+        let was_attached = self.attachments.get(request.volume).is_some();
+        let mode = if request.read_only { AttachMode::ReadOnly } else { AttachMode::ReadWrite };
+        let grant = GrantRequest { volume: request.volume, mode, force: request.force };
+        let attached = self.attachments.attach(grant, true).await?;
+        let result = self.mount_attached(&request, &attached).await;
+        if result.is_err()
+            && !was_attached
+            && let Err(error) = self.attachments.detach(request.volume, false).await
+        {
+            tracing::warn!(volume = attached.name, %error, "stays attached after a failed mount");
+        }
+        result
+    }
+
+    async fn mount_attached(
+        &self,
+        request: &MountRequest,
+        attached: &Arc<Attached>,
+    ) -> Result<MountOutcome, DaemonError> {
+        let volume = self.volume(request.volume)?;
+        if let Some(mount) = of(attached)?.into_iter().find(|m| m.mount.dir == request.dir) {
+            return Ok(MountOutcome { mount, mounted: false, formatted: false });
+        }
+        if mount_table::read().map_err(unreadable)?.iter().any(|m| m.dir == request.dir) {
+            return Err(DaemonError::MountPointTaken { dir: request.dir.clone() });
+        }
+        let wanted = match volume.spec.fs {
+            Filesystem::Ext4 => Wanted::Ext4,
+            Filesystem::Xfs => Wanted::Xfs,
+            Filesystem::Raw => Wanted::Raw,
+        };
+        let device = attached.path();
+        let dir = request.dir.clone();
+        let mut options = request.options.clone();
+        if request.read_only {
+            options.insert(0, "ro".to_owned());
+        }
+        let mounted_elsewhere = !of(attached)?.is_empty();
+        let name = attached.name.clone();
+        let read_only = request.read_only;
+        let formatted = blocking(move || -> Result<bool, DaemonError> {
+            let was_empty = filesystem::probe(&device)? == Found::Nothing;
+            let file_system = if mounted_elsewhere || (read_only && !was_empty) {
+                found(&device)?
+            } else {
+                filesystem::prepare(&device, wanted, &name)?
+            };
+            filesystem::mount(&device, &dir, &file_system, &options.join(","))?;
+            if !read_only {
+                filesystem::grow(&device, &dir, &file_system)?;
+            }
+            Ok(was_empty)
+        })
+        .await??;
+        if formatted {
+            let epoch = attached.volume.epoch();
+            let command = Command::VolumeFormatted { volume: request.volume, epoch };
+            if let Err(error) = self.node.propose_as_system(command).await {
+                tracing::warn!(volume = attached.name, %error, "that it was formatted could not be recorded");
+            }
+        }
+        let mount = of(attached)?
+            .into_iter()
+            .find(|m| m.mount.dir == request.dir)
+            .ok_or_else(|| DaemonError::NotMounted { what: request.dir.display().to_string() })?;
+        Ok(MountOutcome { mount, mounted: true, formatted })
+    }
+
+    /// Unmounts one mount; the volume is detached if it was attached for its mounts alone and this
+    /// was the last. Says whether it was.
+    ///
+    /// # Errors
+    /// If it is in use, unless forced: then its device turns to errors first, which frees whoever
+    /// waits for it.
+    pub async fn unmount(&self, mount: &VolumeMount, force: bool) -> Result<bool, DaemonError> {
+        let _turn = self.turn(mount.id).await;
+        let attached = self.attachments.get(mount.id);
+        let broken = attached.as_ref().is_some_and(|attached| attached.volume.is_broken());
+        let lazy = force || broken;
+        if force && let Some(attached) = &attached {
+            attached.volume.close();
+            let device = Arc::clone(&attached.device);
+            blocking(move || device.fail()).await?.map_err(DaemonError::Device)?;
+        }
+        let dir = mount.mount.dir.clone();
+        blocking(move || filesystem::unmount(&dir, lazy)).await??;
+        let Some(attached) = attached else { return Ok(false) };
+        if !lazy && (!attached.for_mount || !of(&attached)?.is_empty()) {
+            return Ok(false);
+        }
+        self.attachments.detach(mount.id, lazy).await
+    }
+
+    /// Grows device and mounted file systems to a volume's new size.
+    ///
+    /// # Errors
+    /// What the kernel or the file system's tool says.
+    pub async fn grow(&self, volume: VolumeId) -> Result<(), DaemonError> {
+        let _turn = self.turn(volume).await;
+        let Some(attached) = self.attachments.get(volume) else { return Ok(()) };
+        self.attachments.grow(volume).await?;
+        if let Some(mount) = of(&attached)?.into_iter().next() {
+            let device = attached.path();
+            blocking(move || {
+                filesystem::grow(&device, &mount.mount.dir, &mount.mount.file_system)
+            })
+            .await??;
+        }
+        Ok(())
+    }
+
+    fn volume(&self, id: VolumeId) -> Result<Arc<Volume>, DaemonError> {
+        self.node
+            .state()
+            .volume(id)
+            .cloned()
+            .ok_or_else(|| DaemonError::NotFound { what: "volume", name: id.to_string() })
+    }
+}
+
+/// Grows devices and file systems of this node as the configuration says, wherever the resize was
+/// asked for.
+pub async fn follow_sizes(node: Arc<Node>, attachments: Arc<Attachments>, mounts: Arc<Mounts>) {
+    let mut states = node.watch();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update().state);
+        for attached in attachments.all() {
+            let id = attached.volume.id();
+            let wanted = state.volume(id).map_or(0, |row| row.spec.size);
+            if wanted <= attached.device.size_bytes() || attached.volume.is_broken() {
+                continue;
+            }
+            attached.volume.resized(wanted);
+            if let Err(error) = mounts.grow(id).await {
+                tracing::warn!(volume = attached.name, %error, "the device or its file system did not grow");
+            }
+        }
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The file system on a device that is not to be touched.
+fn found(device: &Path) -> Result<String, DaemonError> {
+    match filesystem::probe(device)? {
+        Found::Something(found) => Ok(found),
+        Found::Nothing => {
+            Err(filesystem::FileSystemError::RawWithoutFileSystem(device.to_owned()).into())
+        }
+    }
+}
+
+/// The mounts of one attached volume.
+fn of(attached: &Attached) -> Result<Vec<VolumeMount>, DaemonError> {
+    let device = attached.device.path();
+    Ok(mount_table::of_device(device)
+        .map_err(unreadable)?
+        .into_iter()
+        .map(|mount| VolumeMount {
+            volume: attached.name.clone(),
+            id: attached.volume.id(),
+            device: device.to_owned(),
+            mount,
+        })
+        .collect())
+}
+
+fn unreadable(source: std::io::Error) -> DaemonError {
+    DaemonError::FileSystem(filesystem::FileSystemError::Run {
+        tool: "/proc/self/mountinfo".to_owned(),
+        source,
+    })
+}
