@@ -43,6 +43,8 @@ pub(crate) struct Joiner {
     /// When to ask the engine for space again.
     space_again: Option<Time>,
     told_full: bool,
+    /// A record found no space and was dropped.
+    dropped: bool,
     /// What it does beside, where it is listed in sync under its earlier incarnation.
     pub(crate) restart: Option<Restart>,
 }
@@ -89,6 +91,7 @@ impl Joiner {
             queries: BTreeMap::new(),
             space_again: None,
             told_full: false,
+            dropped: false,
             restart,
         }
     }
@@ -165,12 +168,12 @@ impl Joiner {
         if !matches!(join.stage, Stage::Following) {
             return;
         }
-        match take(core, turn.out, append, true) {
+        match take(core, turn.out, append, None) {
             Taken::Appended => {}
             Taken::Known => self.acknowledge(core, turn, false),
             Taken::Gap => self.acknowledge(core, turn, true),
-            // Said again when there is space.
-            Taken::NoSpace => {}
+            // To be said again when there is space.
+            Taken::NoSpace => self.dropped = true,
             Taken::Diverged => {
                 self.join = None;
                 core.join = None;
@@ -252,8 +255,9 @@ impl Joiner {
         }
         self.told_full = false;
         self.take_copies(core, turn);
-        // Records that found no space were dropped.
-        self.acknowledge(core, turn, true);
+        if std::mem::take(&mut self.dropped) {
+            self.acknowledge(core, turn, true);
+        }
     }
 
     fn tell_copied(&self, core: &Core, turn: &mut Turn<'_>) {

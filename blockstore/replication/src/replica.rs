@@ -268,7 +268,12 @@ impl Replica {
                 match role {
                     Role::Primary(primary) => primary.on_reserved(core, turn, enough),
                     Role::Secondary(secondary) => secondary.on_reserved(core, turn, enough),
-                    Role::Joiner(joiner) => joiner.on_reserved(core, turn, enough),
+                    Role::Joiner(joiner) => {
+                        if let Some(restart) = &mut joiner.restart {
+                            restart.on_reserved(core, turn, enough);
+                        }
+                        joiner.on_reserved(core, turn, enough);
+                    }
                     Role::Idle | Role::Failed(_) => {}
                 }
             }

@@ -25,6 +25,7 @@ use crate::history;
 use crate::message::{Hello, MessageBody, Position, Pull};
 use crate::note::Note;
 use crate::proposal::Proposal;
+use crate::space;
 use crate::take::is_damaged;
 
 /// What a restarted in-sync replica does.
@@ -49,6 +50,8 @@ enum Step {
     Waiting,
     /// Records are on their way from this member.
     Pulling(NodeId),
+    /// They are here, and wait for space.
+    Reserving(NodeId, Vec<Record>),
     Proposed(Proposal),
 }
 
@@ -65,7 +68,7 @@ impl Restart {
     pub(crate) fn deadline(&self) -> Option<Time> {
         Some(match &self.step {
             Step::Proposed(proposal) => proposal.again?,
-            Step::Waiting | Step::Pulling(_) => self.again,
+            Step::Waiting | Step::Pulling(_) | Step::Reserving(..) => self.again,
         })
     }
 
@@ -77,7 +80,7 @@ impl Restart {
     pub(crate) fn state_name(&self) -> &'static str {
         match self.step {
             Step::Waiting => "restarted: waiting",
-            Step::Pulling(_) => "restarted: pulling",
+            Step::Pulling(_) | Step::Reserving(..) => "restarted: pulling",
             Step::Proposed(_) => "restarted: proposed",
         }
     }
@@ -193,11 +196,19 @@ impl Restart {
         if !matches!(self.step, Step::Pulling(node) if node == from) {
             return;
         }
+        // This opening has set nothing aside: what is appended must be paid for first.
+        let cost = records.iter().map(space::cost).sum();
+        if core.space.reserved < cost {
+            core.space.set(turn.out, cost);
+            self.step = Step::Reserving(from, records);
+            return;
+        }
         self.step = Step::Waiting;
         let before = core.log.last;
         for record in records {
             let next = record.version.sequence == core.log.last.sequence.next();
             if next && record.version.epoch >= core.log.last.epoch && !is_damaged(&record) {
+                core.space.spend(space::cost(&record));
                 core.log.append(turn.out, record);
             }
         }
@@ -206,6 +217,18 @@ impl Restart {
             self.resign_to(core, turn, from);
         } else {
             self.think(core, turn);
+        }
+    }
+
+    /// The engine has set space aside, or had none; without it the member is asked again later.
+    pub(crate) fn on_reserved(&mut self, core: &mut Core, turn: &mut Turn<'_>, enough: bool) {
+        if !enough {
+            return;
+        }
+        if let Step::Reserving(from, records) = &mut self.step {
+            let (from, records) = (*from, std::mem::take(records));
+            self.step = Step::Pulling(from);
+            self.on_pulled(core, turn, from, records);
         }
     }
 

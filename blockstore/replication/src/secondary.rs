@@ -49,6 +49,9 @@ pub(crate) struct Secondary {
     watch: Option<Time>,
     taking_over: Option<Proposal>,
     credit: Grant,
+    /// Bytes that older records need which were dropped for want of space.
+    starved: u64,
+    space_again: Option<Time>,
     reads: BTreeMap<Token, u64>,
     pulls: BTreeMap<Token, Sequence>,
 }
@@ -77,6 +80,8 @@ impl Secondary {
             watch: Some(turn.now + core.options.grace),
             taking_over: None,
             credit: Grant::default(),
+            starved: 0,
+            space_again: None,
             reads: BTreeMap::new(),
             pulls: BTreeMap::new(),
         }
@@ -84,7 +89,7 @@ impl Secondary {
 
     pub(crate) fn deadline(&self) -> Option<Time> {
         let again = self.taking_over.as_ref().and_then(|proposal| proposal.again);
-        self.watch.into_iter().chain(again).min()
+        self.watch.into_iter().chain(again).chain(self.space_again).min()
     }
 
     pub(crate) fn is_taking_over(&self) -> bool {
@@ -145,7 +150,7 @@ impl Secondary {
             return;
         }
         let last = core.log.last.sequence;
-        let taken = take(core, turn.out, append, false);
+        let taken = take(core, turn.out, append, Some(self.epoch));
         let new = |version: mooring_terms::Version| {
             version.sequence > last
                 && version.sequence <= core.log.last.sequence
@@ -159,7 +164,12 @@ impl Secondary {
         core.log.forget(turn.out, append.stable);
         match taken {
             Taken::Appended => {}
-            Taken::Known | Taken::NoSpace => self.acknowledge(core, turn, false),
+            Taken::Known => self.acknowledge(core, turn, false),
+            // Older than this epoch's credit, and this opening has set nothing aside yet.
+            Taken::NoSpace => {
+                self.starved = append.records.iter().map(space::cost).sum();
+                core.space.set(turn.out, self.starved);
+            }
             Taken::Gap => self.acknowledge(core, turn, true),
             Taken::Diverged => {
                 let (node, last) = (core.me.node, core.log.last);
@@ -167,6 +177,7 @@ impl Secondary {
                 core.hello(turn, self.primary, false);
             }
         }
+        self.settle_credit(core, turn, true);
     }
 
     fn acknowledge(&self, core: &Core, turn: &mut Turn<'_>, resend: bool) {
@@ -191,13 +202,21 @@ impl Secondary {
     }
 
     pub(crate) fn on_reserved(&mut self, core: &mut Core, turn: &mut Turn<'_>, enough: bool) {
+        if self.starved > 0 && core.space.reserved >= self.starved {
+            self.starved = 0;
+            self.acknowledge(core, turn, true);
+        } else if self.starved > 0 {
+            self.space_again = Some(turn.now + core.options.retry);
+        }
         self.settle_credit(core, turn, enough);
     }
 
     /// Brings the reservation to what the primary wants, and answers once it is clear.
     fn settle_credit(&mut self, core: &mut Core, turn: &mut Turn<'_>, enough: bool) {
         let credit = &mut self.credit;
-        if credit.answered == credit.want.number {
+        // Until the epoch's first record has come, what is set aside is for older records.
+        let caught_up = core.log.last.epoch == self.epoch;
+        if credit.answered == credit.want.number || !caught_up {
             return;
         }
         let need = credit.want.credit.saturating_sub(credit.spent);
@@ -260,6 +279,10 @@ impl Secondary {
     }
 
     pub(crate) fn on_tick(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
+        if self.space_again.is_some_and(|again| again <= turn.now) {
+            self.space_again = None;
+            core.space.set(turn.out, self.starved.max(core.space.reserved));
+        }
         if let Some(proposal) = &mut self.taking_over {
             proposal.repeat_if_due(core, turn);
             return;

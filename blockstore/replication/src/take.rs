@@ -1,6 +1,6 @@
 //! Records from the primary into the log: the same for a secondary and for a joining replica.
 
-use mooring_terms::{Body, Record};
+use mooring_terms::{Body, Epoch, Record};
 
 use crate::command::Command;
 use crate::core::{Core, mutated};
@@ -19,17 +19,17 @@ pub(crate) enum Taken {
     Gap,
     /// They contradict what this log has.
     Diverged,
-    /// There is no space set aside for them (only where `reserved` is demanded).
+    /// There is no space set aside for them.
     NoSpace,
 }
 
-/// Appends what is new of `append`. A secondary's primary has paid for its records by credit; a
-/// joining replica pays by itself (`reserved`).
+/// Appends what is new of `append`. Records of the epoch `paid_from` on are covered by the credit
+/// that this replica has granted; for older ones (and all, at a joining replica) it pays by itself.
 pub(crate) fn take(
     core: &mut Core,
     out: &mut Vec<Command>,
     append: &Append,
-    reserved: bool,
+    paid_from: Option<Epoch>,
 ) -> Taken {
     let mut previous = append.previous;
     let mut taken = Taken::Known;
@@ -49,7 +49,9 @@ pub(crate) fn take(
             return Taken::Diverged;
         } else if is_damaged(record) {
             return Taken::Gap;
-        } else if reserved && core.space.reserved < space::cost(record) {
+        } else if paid_from.is_none_or(|from| version.epoch < from)
+            && core.space.reserved < space::cost(record)
+        {
             return Taken::NoSpace;
         } else {
             core.space.spend(space::cost(record));

@@ -6,7 +6,7 @@
 
 use mooring_terms::Time;
 
-use super::Primary;
+use super::{Phase, Primary};
 use crate::core::{Core, Turn};
 use crate::message::{Ack, MessageBody, Want};
 use crate::note::Note;
@@ -141,7 +141,9 @@ impl Primary {
 
     pub(crate) fn on_reserved(&mut self, core: &mut Core, turn: &mut Turn<'_>, enough: bool) {
         self.credit.own_full = !enough;
-        if enough {
+        if enough && matches!(self.phase, Phase::Pulling(_)) {
+            self.phase = Phase::Raising;
+        } else if enough {
             // More may have been wanted meanwhile.
             let need = self.credit.wanted.saturating_sub(self.credit.spent);
             core.space.set(turn.out, need);

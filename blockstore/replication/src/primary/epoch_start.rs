@@ -8,6 +8,7 @@ use crate::core::{Core, Turn};
 use crate::history;
 use crate::message::{MessageBody, Position, Promised, Pull, Raise, Standing};
 use crate::note::Note;
+use crate::space;
 use crate::take::is_damaged;
 
 impl Primary {
@@ -138,6 +139,12 @@ impl Primary {
         records: Vec<Record>,
     ) {
         if self.phase != Phase::Pulling(from) {
+            return;
+        }
+        let cost = records.iter().map(space::cost).sum();
+        if core.space.reserved < cost {
+            // This opening has not set enough aside for them: pulled again when it has.
+            core.space.set(turn.out, cost);
             return;
         }
         self.phase = Phase::Raising;

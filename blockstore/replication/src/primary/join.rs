@@ -322,7 +322,6 @@ impl Primary {
         });
         let bytes = bytes.sum();
         join.steps += 1;
-        join.copied_bytes += bytes;
         let number = join.steps;
         join.on_the_way.push_back((number, range, bytes));
         let step = CopyStep { join: join.id, number, extents };
@@ -334,7 +333,13 @@ impl Primary {
             return;
         };
         if join.id == copied.join && !join.paused {
-            join.on_the_way.retain(|(number, ..)| *number > copied.number);
+            while let Some(&(number, _, bytes)) = join.on_the_way.front() {
+                if number > copied.number {
+                    break;
+                }
+                join.on_the_way.pop_front();
+                join.copied_bytes += bytes;
+            }
             join.progress = turn.now;
         }
     }
