@@ -40,6 +40,9 @@ impl ClusterState {
     fn change_slice(&mut self, change: &SliceChange) -> Result<Epoch, ChangeRefused> {
         let not_found = ChangeRefused::NotFound(change.slice);
         let mut config = (**self.slice(change.slice).ok_or(not_found.clone())?).clone();
+        if is_already(&config, change) {
+            return Ok(config.epoch);
+        }
         // A stale proposer learns that it is stale, not that it is no longer primary.
         if change.expected == config.epoch {
             config.check_entitled(change)?;
@@ -180,6 +183,16 @@ impl ClusterState {
         }
         Ok(())
     }
+}
+
+/// Whether the change has been made: it was sent again because its answer was lost.
+fn is_already(config: &SliceConfig, change: &SliceChange) -> bool {
+    let mut in_sync = change.in_sync.clone();
+    in_sync.sort_unstable();
+    config.epoch == change.expected.next()
+        && config.primary == change.primary
+        && config.in_sync == in_sync
+        && (config.tail_lost == config.epoch) == (change.reason == ChangeReason::AllRestarted)
 }
 
 fn check_batch(count: usize) -> Result<(), Refused> {

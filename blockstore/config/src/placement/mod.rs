@@ -21,8 +21,6 @@
 mod choose;
 mod plan;
 mod repair;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
