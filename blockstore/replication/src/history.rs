@@ -43,6 +43,16 @@ pub(crate) fn version_of(epochs: &[EpochStart], sequence: Sequence) -> Option<Ve
     Some(Version::new(start.epoch, sequence))
 }
 
+/// Whether the table rises and ends with the epoch of `last`.
+pub(crate) fn is_sound(epochs: &[EpochStart], last: Version) -> bool {
+    let rises =
+        |pair: &[EpochStart]| pair[0].epoch < pair[1].epoch && pair[0].after < pair[1].after;
+    let ends = epochs
+        .last()
+        .map_or(last == Version::ZERO, |end| end.epoch == last.epoch && end.after < last.sequence);
+    ends && epochs.windows(2).all(rises)
+}
+
 /// Forgets the epochs whose first record lies behind `last`.
 pub(crate) fn truncate(epochs: &mut Vec<EpochStart>, last: Sequence) {
     epochs.retain(|start| start.after < last);

@@ -20,6 +20,7 @@ use mooring_terms::{Entry, Epoch, Extent, NodeId, Time, Version};
 use crate::command::{Command, Query};
 use crate::core::{Core, Turn, mutated};
 use crate::event::{Found, Mark, ReadFault, Token};
+use crate::history;
 use crate::message::{
     Ack, Append, Copied, CopyStep, JoinBegin, JoinDone, JoinFinish, JoinFrom, JoinId, JoinReady,
     MessageBody, Missing, MissingWanted, Standing,
@@ -132,7 +133,11 @@ impl Joiner {
 
     fn on_begin(&mut self, core: &mut Core, turn: &mut Turn<'_>, begin: JoinBegin) {
         // The common position is in both logs; anything else is not meant for this one.
-        if begin.after > core.log.last || self.restart.as_ref().is_some_and(Restart::is_proposed) {
+        let known = history::version_of(&core.log.state.epochs, begin.after.sequence);
+        if begin.after > core.log.last
+            || known != Some(begin.after)
+            || self.restart.as_ref().is_some_and(Restart::is_proposed)
+        {
             return;
         }
         let keep = mutated!(core, SupersededKept);
@@ -154,7 +159,9 @@ impl Joiner {
 
     fn on_from(&mut self, core: &mut Core, turn: &mut Turn<'_>, from: JoinFrom) {
         let Some(join) = self.join.as_mut().filter(|join| join.id == from.join) else { return };
-        if matches!(join.stage, Stage::Superseding(..)) {
+        if matches!(join.stage, Stage::Superseding(..))
+            || !history::is_sound(&from.epochs, from.last)
+        {
             return;
         }
         join.stage = Stage::Following;

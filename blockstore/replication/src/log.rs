@@ -195,11 +195,8 @@ impl Log {
     pub(crate) fn check_invariants(&self) {
         assert!(self.durable <= self.received, "durable is received: {self:?}");
         assert!(self.received <= self.last.sequence, "received is appended: {self:?}");
-        let rises =
-            |pair: &[EpochStart]| pair[0].epoch < pair[1].epoch && pair[0].after < pair[1].after;
-        assert!(self.state.epochs.windows(2).all(rises), "epochs rise: {:?}", self.state.epochs);
-        let newest = self.state.epochs.last().map_or(Version::ZERO.epoch, |start| start.epoch);
-        assert_eq!(newest, self.last.epoch, "the last record is of the last epoch: {self:?}");
+        let epochs = &self.state.epochs;
+        assert!(history::is_sound(epochs, self.last), "{epochs:?} lead to {:?}", self.last);
     }
 
     fn start_sync(&mut self, out: &mut Vec<Command>) {

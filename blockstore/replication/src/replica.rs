@@ -614,6 +614,7 @@ impl Replica {
             return Role::Joiner(Joiner::new(core, turn, None));
         }
         core.vouch(turn, None, Vec::new());
+        core.space.set(turn.out, 0);
         Role::Idle
     }
 }

@@ -4,5 +4,7 @@ mod client;
 mod cluster;
 mod failover;
 mod joins;
+mod rubbish;
 mod store;
+mod storms;
 mod writes;
