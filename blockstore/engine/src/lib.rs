@@ -30,6 +30,7 @@
 mod address;
 mod append;
 mod checkpoint;
+pub mod decode;
 mod disk;
 mod error;
 mod format;

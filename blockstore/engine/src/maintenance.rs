@@ -20,6 +20,7 @@ use mooring_terms::SliceId;
 
 use crate::checkpoint::Checkpointing;
 use crate::disk::Area;
+use crate::log::NO_SEGMENT;
 use crate::pool::Pool;
 use crate::reclaim::Reclaim;
 use crate::replica::Replica;
@@ -28,7 +29,9 @@ use crate::trash::Dropped;
 use crate::{EngineError, Result, SegmentId};
 
 /// Segments zeroed ahead of their first use.
-const ZEROED_AHEAD: usize = 2;
+const ZEROED_AHEAD: usize = 1;
+/// Syncs in one segment from which on zeroing the next ones is worth it.
+const SYNCS_WORTH_ZEROING: u32 = 32;
 
 /// A removed replica.
 pub(crate) struct Grave {
@@ -186,7 +189,18 @@ impl Pool {
         if !self.core.options.zero_ahead {
             return Ok(Maintained::Idle);
         }
-        let next = self.core.space.lock().next_untouched(ZEROED_AHEAD);
+        let (syncs, successor, first_use) = {
+            let log = self.log.lock();
+            (log.syncs, log.successor, log.successor_use == 1)
+        };
+        // Zeroing writes every byte twice; it pays where syncs are many, and nowhere else.
+        if syncs < SYNCS_WORTH_ZEROING {
+            return Ok(Maintained::Idle);
+        }
+        let mut next = self.core.space.lock().next_untouched(ZEROED_AHEAD);
+        if first_use && successor != NO_SEGMENT {
+            next.insert(0, successor);
+        }
         m.zeroed.retain(|segment| next.contains(segment));
         let Some(segment) = next.into_iter().find(|segment| !m.zeroed.contains(segment)) else {
             return Ok(Maintained::Idle);

@@ -326,12 +326,7 @@ fn same_run(extents: &[Extent]) -> usize {
     let mut run = 1;
     while run < extents.len() {
         let (last, next) = (&extents[run - 1], &extents[run]);
-        let same_kind = matches!(
-            (last.entry.content, next.entry.content),
-            (Content::Data { .. }, Content::Data { .. })
-                | (Content::Hole, Content::Hole)
-                | (Content::Missing, Content::Missing)
-        );
+        let same_kind = last.entry.content.same_kind(&next.entry.content);
         if !same_kind || last.end() != next.first || last.entry.version != next.entry.version {
             break;
         }

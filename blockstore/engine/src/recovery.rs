@@ -133,8 +133,7 @@ impl Pool {
             graves: Mutex::new(Vec::new()),
             layer_bytes: AtomicUsize::new(0),
         };
-        let mut opening = Opening::default();
-        opening.next = LogNumber(1);
+        let mut opening = Opening { next: LogNumber(1), ..Opening::default() };
         if let Some(slot) = &slot {
             pool.core.durable.store(slot.durable.0, Ordering::Release);
             opening.roll_forward(&pool, slot);

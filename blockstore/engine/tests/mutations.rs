@@ -17,7 +17,7 @@ fn caught(mutation: Mutation) -> String {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     set(Some(mutation));
     let complaint = (0..40).find_map(|seed| {
-        let found = std::panic::catch_unwind(|| run(seed, 32, 400, 1));
+        let found = std::panic::catch_unwind(|| run(seed, 20, 500, 1));
         match found {
             Ok(Ok(_)) => None,
             Ok(Err(why)) => Some(why),
@@ -74,7 +74,7 @@ fn a_read_that_checks_nothing_is_noticed() {
 fn without_a_bug_the_same_seeds_pass() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for seed in 0..4 {
-        if let Err(why) = run(seed, 32, 400, 1) {
+        if let Err(why) = run(seed, 20, 500, 1) {
             panic!("{why}");
         }
     }

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 use super::{Area, Disk, start_write_out, write_all_at, write_zeros};
+use crate::decode::segment_file;
 use crate::{EngineError, Result, SegmentId};
 
 /// A directory as a [`Disk`].
@@ -87,7 +88,7 @@ impl DirectoryDisk {
         match area {
             Area::Superblock => self.path.join("superblock"),
             Area::Checkpoint(slot) => self.path.join(format!("checkpoint.{slot}")),
-            Area::Segment(SegmentId(number)) => self.path.join(format!("segment.{number:08}")),
+            Area::Segment(SegmentId(number)) => self.path.join(segment_file(SegmentId(number))),
         }
     }
 

@@ -100,6 +100,8 @@ pub(crate) struct Log {
     /// Written since they were last synced.
     pub(crate) unsynced: BTreeSet<SegmentId>,
     written_out: u64,
+    /// Syncs since the head was entered.
+    pub(crate) syncs: u32,
     /// Bytes appended since the pool was opened.
     pub(crate) appended_bytes: u64,
 }
@@ -119,6 +121,7 @@ impl Log {
             tail: Vec::new(),
             unsynced: BTreeSet::new(),
             written_out: 0,
+            syncs: 0,
             appended_bytes: 0,
         }
     }
@@ -153,6 +156,7 @@ impl Log {
         self.tail = self.header(core).encode().to_vec();
         self.offset = SEGMENT_HEADER_BYTES as u64;
         self.written_out = 0;
+        self.syncs = 0;
         Ok(())
     }
 

@@ -15,6 +15,13 @@ pub(crate) enum Content {
     Missing,
 }
 
+impl Content {
+    /// Whether both are data, both holes, or both missing.
+    pub(crate) fn same_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
 /// Version and content of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {

@@ -1,6 +1,6 @@
 //! Runs of blocks with one entry, and putting layers over them.
 
-use super::{Content, Entry, Upper};
+use super::{Entry, Upper};
 use mooring_terms::Version;
 
 /// Consecutive blocks with one entry. Data comes one block a run.
@@ -75,12 +75,7 @@ pub(crate) fn coalesce(extents: &mut Vec<Extent>) {
     extents.dedup_by(|next, previous| {
         let same = previous.end() == next.first
             && previous.entry.version == next.entry.version
-            && match (previous.entry.content, next.entry.content) {
-                (Content::Data { .. }, Content::Data { .. })
-                | (Content::Hole, Content::Hole)
-                | (Content::Missing, Content::Missing) => true,
-                _ => false,
-            };
+            && previous.entry.content.same_kind(&next.entry.content);
         if same {
             previous.count += next.count;
         }
