@@ -81,7 +81,13 @@ impl BeaconBoard {
     }
 
     /// From when this returns, beacons to `peers`, and to nobody else, vouch for `slice` at `epoch`.
-    pub fn vouch(&self, slice: SliceId, pool: &Arc<Pool>, epoch: Option<Epoch>, peers: Vec<NodeId>) {
+    pub fn vouch(
+        &self,
+        slice: SliceId,
+        pool: &Arc<Pool>,
+        epoch: Option<Epoch>,
+        peers: Vec<NodeId>,
+    ) {
         let muted = {
             let mut watched = self.watched.lock();
             let entry = watched.entry(pool.id()).or_insert_with(|| Watched {

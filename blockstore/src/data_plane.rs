@@ -296,13 +296,11 @@ impl DataPlane {
         let reply = Reply {
             epoch: request.epoch,
             durable: mooring_terms::Sequence(0),
-            outcome: mooring_replication::Outcome::Refused(
-                mooring_replication::Refusal::Moved {
-                    epoch: request.epoch,
-                    primary: None,
-                    tail_lost: mooring_terms::Epoch(0),
-                },
-            ),
+            outcome: mooring_replication::Outcome::Refused(mooring_replication::Refusal::Moved {
+                epoch: request.epoch,
+                primary: None,
+                tail_lost: mooring_terms::Epoch(0),
+            }),
         };
         let message = ReplyMessage { slice, id, reply };
         if from == self.me {

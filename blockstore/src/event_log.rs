@@ -70,10 +70,7 @@ struct Ring {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self {
-            ring: Mutex::new(Ring { events: VecDeque::new(), next: 1 }),
-            more: Notify::new(),
-        }
+        Self { ring: Mutex::new(Ring { events: VecDeque::new(), next: 1 }), more: Notify::new() }
     }
 }
 
@@ -146,9 +143,12 @@ fn describe(
     use Severity::{Error, Info, Warning};
 
     match note {
-        Note::Serving { epoch } => {
-            (Info, "epoch-started", format!("{slice}: this node serves epoch {epoch} as primary"), None)
-        }
+        Note::Serving { epoch } => (
+            Info,
+            "epoch-started",
+            format!("{slice}: this node serves epoch {epoch} as primary"),
+            None,
+        ),
         Note::SteppedDown { epoch } => (
             Info,
             "primary-moved",
@@ -213,7 +213,9 @@ fn describe(
         Note::BlockLost { block } => (
             Error,
             "block-lost",
-            format!("{slice}: block {block} is rotten here, and no in-sync replica has a good copy"),
+            format!(
+                "{slice}: block {block} is rotten here, and no in-sync replica has a good copy"
+            ),
             None,
         ),
         Note::TooFew { in_sync, min } => (

@@ -250,8 +250,7 @@ mod tests {
     #[test]
     fn key_membership_and_starts_outlive_the_process() {
         let directory = tempfile::tempdir().expect("a directory");
-        let membership =
-            Membership {
+        let membership = Membership {
             cluster: [7; 16],
             node: NodeId(3),
             peers: vec![Peer {
@@ -268,7 +267,12 @@ mod tests {
             let authority =
                 mooring_transport::CertificateAuthority::create().expect("an authority");
             let identity = authority
-                .issue(NodeId(3), &[], std::time::SystemTime::UNIX_EPOCH, std::time::Duration::MAX / 1_000_000_000_000)
+                .issue(
+                    NodeId(3),
+                    &[],
+                    std::time::SystemTime::UNIX_EPOCH,
+                    std::time::Duration::MAX / 1_000_000_000_000,
+                )
                 .expect("an identity");
             store.set_membership(&membership, &identity).expect("it writes");
             key.fingerprint()

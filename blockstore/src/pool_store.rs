@@ -49,7 +49,11 @@ impl Tag {
     /// opening. `failed` says that the last one ended in an I/O error: then the kernel may have
     /// dropped what it could not write.
     #[must_use]
-    pub fn open_again(mut self, incarnation: Incarnation, failed: bool) -> (Vec<Incarnation>, Self) {
+    pub fn open_again(
+        mut self,
+        incarnation: Incarnation,
+        failed: bool,
+    ) -> (Vec<Incarnation>, Self) {
         let boot_id = boot_id();
         if failed || self.boot_id != boot_id || boot_id.is_empty() {
             self.openings.clear();
@@ -191,7 +195,10 @@ pub fn create(
             fs::create_dir_all(path).map_err(io)?;
             let free = rustix::fs::statvfs(path).map_err(|error| io(error.into()))?;
             let free = free.f_bavail.saturating_mul(free.f_frsize);
-            (Arc::new(DirectoryDisk::open(path).map_err(engine)?), free / FREE_SHARE.1 * FREE_SHARE.0)
+            (
+                Arc::new(DirectoryDisk::open(path).map_err(engine)?),
+                free / FREE_SHARE.1 * FREE_SHARE.0,
+            )
         }
     };
     match open_disk(path, Arc::clone(&disk), memory_bytes) {
@@ -236,8 +243,7 @@ fn open_disk(
     let (engine, report) = Pool::open(disk, options).map_err(failed)?;
     let tag = match engine.replica(TAG) {
         Ok(info) => Some(
-            postcard::from_bytes(&info.state)
-                .map_err(|_| PoolStoreError::Tag(path.to_owned()))?,
+            postcard::from_bytes(&info.state).map_err(|_| PoolStoreError::Tag(path.to_owned()))?,
         ),
         Err(EngineError::NoReplica(_)) => None,
         Err(source) => return Err(failed(source)),

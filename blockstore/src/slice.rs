@@ -243,9 +243,7 @@ impl Slice {
 
     fn look_up(&self, lookup: Lookup) -> Event {
         match lookup {
-            Lookup::Read { token, range } => {
-                Event::ReadDone { token, result: self.read(range) }
-            }
+            Lookup::Read { token, range } => Event::ReadDone { token, result: self.read(range) },
             Lookup::Search { token, query, from, limit_blocks } => {
                 Event::QueryDone { token, result: self.search(query, from, limit_blocks) }
             }
@@ -259,10 +257,7 @@ impl Slice {
 
     fn read(&self, range: BlockRange) -> Result<Vec<Extent>, ReadFault> {
         let mut found = Vec::new();
-        self.pool
-            .engine()
-            .read(self.id, range, &mut found)
-            .map_err(|error| self.fault(&error))?;
+        self.pool.engine().read(self.id, range, &mut found).map_err(|error| self.fault(&error))?;
         let extent = |ReadBlock { range, version, content }| match content {
             ReadContent::Hole => Extent::Hole { version, range },
             ReadContent::Missing => Extent::Missing { range },

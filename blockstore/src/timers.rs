@@ -36,11 +36,7 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                order: BTreeSet::new(),
-                of: HashMap::new(),
-                stopped: false,
-            }),
+            state: Mutex::new(State { order: BTreeSet::new(), of: HashMap::new(), stopped: false }),
             changed: Condvar::new(),
         })
     }

@@ -11,9 +11,7 @@
 //! ```
 
 use bytes::Bytes;
-use mooring_replication::{
-    ClientId, Message, ReplyMessage, RequestMessage, StreamId, WireError,
-};
+use mooring_replication::{ClientId, Message, ReplyMessage, RequestMessage, StreamId, WireError};
 use mooring_terms::VolumeId;
 use mooring_transport as transport;
 use serde::{Deserialize, Serialize};
@@ -88,7 +86,8 @@ impl Envelope {
             [VERSION, 1] => Self::Request(RequestMessage::decode(&header, data)?),
             [VERSION, 2] => Self::Reply(ReplyMessage::decode(&header, data)?),
             [VERSION, 3] => Self::Client(
-                postcard::from_bytes(&header).map_err(|_| EnvelopeError::Wire(WireError::Header))?,
+                postcard::from_bytes(&header)
+                    .map_err(|_| EnvelopeError::Wire(WireError::Header))?,
             ),
             _ => return Err(EnvelopeError::Unknown),
         })

@@ -46,7 +46,9 @@ pub enum NodeError {
     #[error("volume {0} is not known here")]
     UnknownVolume(VolumeId),
     /// The pool belongs to another cluster, or is another pool.
-    #[error("what lies at {path} is not pool {pool} of this cluster: was another disk mounted there? Nothing was touched")]
+    #[error(
+        "what lies at {path} is not pool {pool} of this cluster: was another disk mounted there? Nothing was touched"
+    )]
     OtherPool {
         /// The path.
         path: String,
@@ -54,7 +56,9 @@ pub enum NodeError {
         pool: PoolId,
     },
     /// A pool of another cluster, or one that was in use before.
-    #[error("{path} holds a pool of another cluster, or one that was removed: nothing was touched. Wipe it first if it may go")]
+    #[error(
+        "{path} holds a pool of another cluster, or one that was removed: nothing was touched. Wipe it first if it may go"
+    )]
     ForeignPool {
         /// The path.
         path: String,

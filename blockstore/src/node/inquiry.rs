@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mooring_control::rpc::{Malformed, Service};
 use mooring_config::Role;
+use mooring_control::rpc::{Malformed, Service};
 use mooring_replication::{Event, Role as ReplicaRole, Status as ReplicaStatus};
 use mooring_terms::{Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId};
 use serde::de::DeserializeOwned;
@@ -162,7 +162,11 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Silent`], [`NodeError::Unreadable`].
-    pub async fn ask<Q: Question>(&self, node: NodeId, question: &Q) -> Result<Q::Answer, NodeError> {
+    pub async fn ask<Q: Question>(
+        &self,
+        node: NodeId,
+        question: &Q,
+    ) -> Result<Q::Answer, NodeError> {
         let body = Bytes::from(postcard::to_stdvec(question).expect("plain data encodes"));
         let answer = if node == self.id {
             self.answer(self.id, Q::NAME, &body).map_err(|Malformed| NodeError::Unreadable(node))?

@@ -94,8 +94,13 @@ pub async fn create(
     let ca = CertificateAuthority::create()?;
     let key = store.key()?;
     let addresses = [member.listen.ip()];
-    let certificate =
-        ca.sign(&key.request()?, node, &addresses, SystemTime::UNIX_EPOCH + since_1970(), CERTIFICATE_LIFE)?;
+    let certificate = ca.sign(
+        &key.request()?,
+        node,
+        &addresses,
+        SystemTime::UNIX_EPOCH + since_1970(),
+        CERTIFICATE_LIFE,
+    )?;
     let identity = Identity::new(key, certificate, ca.certificate().to_vec())?;
     let unwraps = crate::random::key();
     let ca_key = wrap(&unwraps, PURPOSE, &ca.key_bytes())?;
@@ -112,10 +117,10 @@ pub async fn create(
     store.set_ca_unwrap(&unwraps)?;
     let boot = store.next_boot()?;
     let rpc = Rpc::new(node, std::sync::Arc::new(NoWire), Handle::current());
-    let options =
-        mooring_control::Options { node, boot, store: data.join("raft.redb"), timings };
+    let options = mooring_control::Options { node, boot, store: data.join("raft.redb"), timings };
     let control = Control::start(options, rpc).await?;
-    let created = control.create(Actor { node: Some(node), name: "root".to_owned() }, genesis).await;
+    let created =
+        control.create(Actor { node: Some(node), name: "root".to_owned() }, genesis).await;
     control.shutdown().await?;
     created?;
     let membership = Membership { cluster, node, peers: Vec::new() };

@@ -80,7 +80,8 @@ impl Node {
         let Some(tag) = tag.filter(ours) else {
             return Err(NodeError::OtherPool { path: row.path.clone(), pool: row.id });
         };
-        let failed = matches!(row.state, PoolState::Failed { .. }) || self.store.pool_failed(row.id)?;
+        let failed =
+            matches!(row.state, PoolState::Failed { .. }) || self.store.pool_failed(row.id)?;
         let incarnation = draw_incarnation();
         let (kept, tag) = tag.open_again(incarnation, failed);
         pool_store::tag(path, &engine, &tag)?;
@@ -90,7 +91,10 @@ impl Node {
             self.events.push(
                 Severity::Error,
                 "pool-damaged",
-                format!("pool {} ({}) lost records that were durable: its replicas rejoin", row.id, row.path),
+                format!(
+                    "pool {} ({}) lost records that were durable: its replicas rejoin",
+                    row.id, row.path
+                ),
                 About { pool: Some(row.id), node: Some(self.id), ..About::default() },
             );
         }

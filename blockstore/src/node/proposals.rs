@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooring_config::{
-    Actor, ChangeRefused, Command, Done, MAX_BATCH, SliceChange, SliceConfig,
-};
+use mooring_config::{Actor, ChangeRefused, Command, Done, MAX_BATCH, SliceChange, SliceConfig};
 use mooring_replication::{Event, ProposalId, ProposalOutcome};
 use mooring_terms::{Epoch, NodeId, SliceId};
 use mooring_transport::Message;
@@ -113,9 +111,8 @@ impl Node {
     /// The slice's configuration as applied here, once it has reached `epoch`.
     async fn config_from(&self, slice: SliceId, epoch: Epoch) -> Option<SliceConfig> {
         let mut states = self.control.watch();
-        let reached = states.wait_for(|state| {
-            state.state.slice(slice).is_none_or(|config| config.epoch >= epoch)
-        });
+        let reached = states
+            .wait_for(|state| state.state.slice(slice).is_none_or(|config| config.epoch >= epoch));
         let state = tokio::time::timeout(APPLY_WAIT, reached).await.ok()?.ok()?;
         state.state.slice(slice).map(|config| SliceConfig::clone(config))
     }

@@ -165,9 +165,8 @@ impl Node {
     fn volume_changed(&self, id: VolumeId, row: Option<&VolumeRow>) {
         let Some(volume) = self.plane.volume(id) else { return };
         let held = row.and_then(|row| row.attachment);
-        let still_ours = held.is_some_and(|held| {
-            held.node == self.id && held.epoch == volume.epoch()
-        });
+        let still_ours =
+            held.is_some_and(|held| held.node == self.id && held.epoch == volume.epoch());
         match row {
             Some(row) if still_ours => volume.resized(row.spec.size),
             // Ended by force, taken over, or the volume is gone: nothing more goes through here.

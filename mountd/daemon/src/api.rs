@@ -83,8 +83,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
         axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
-            ApiError::new(ErrorKind::Invalid, format!("the query is malformed: {}", error.body_text()))
-                .into()
+            ApiError::new(
+                ErrorKind::Invalid,
+                format!("the query is malformed: {}", error.body_text()),
+            )
+            .into()
         })
     }
 }

@@ -246,12 +246,8 @@ impl Attachments {
     /// Tells Raft that the attachment is over. Best effort: without a quorum it stays granted to
     /// this node, which may have it again.
     async fn give_back(&self, volume: VolumeId, epoch: AttachmentEpoch) {
-        let command = Command::Detach {
-            volume,
-            epoch: Some(epoch),
-            node: self.node.id(),
-            force: false,
-        };
+        let command =
+            Command::Detach { volume, epoch: Some(epoch), node: self.node.id(), force: false };
         if let Err(error) = self.node.propose_as_system(command).await {
             tracing::warn!(%volume, %error, "the end of an attachment could not be recorded");
         }

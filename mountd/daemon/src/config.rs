@@ -121,7 +121,9 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// Nobody could reach the node.
-    #[error("listen = \"{0}\" is no address that other nodes can reach: give this machine's own, such as 192.168.1.10:7700")]
+    #[error(
+        "listen = \"{0}\" is no address that other nodes can reach: give this machine's own, such as 192.168.1.10:7700"
+    )]
     ListenUnspecified(SocketAddr),
     /// A secondary could take over while the primary still serves.
     #[error("timing: grace_ms ({grace}) must be greater than lease_ms ({lease})")]

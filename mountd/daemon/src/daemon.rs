@@ -161,7 +161,9 @@ impl Daemon {
         }
         match entry {
             Entry::Wait => {
-                tracing::info!("this node belongs to no cluster: `mountctl cluster create` makes one, `mountctl cluster join` joins one");
+                tracing::info!(
+                    "this node belongs to no cluster: `mountctl cluster create` makes one, `mountctl cluster join` joins one"
+                );
             }
             Entry::Create => {
                 if let Err(error) = self.create().await {
@@ -171,7 +173,9 @@ impl Daemon {
             Entry::Join { address, token_file } => loop {
                 match self.join_with_file(&address, &token_file).await {
                     Ok(_) => return,
-                    Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Retry) => {
+                    Err(error)
+                        if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Retry) =>
+                    {
                         tracing::warn!(%error, %address, "the cluster can't be joined yet; trying again");
                         tokio::time::sleep(JOIN_PAUSE).await;
                     }

@@ -77,7 +77,9 @@ pub enum DaemonError {
         name: String,
     },
     /// The node has no cluster.
-    #[error("this node belongs to no cluster yet: `mountctl cluster create` makes one, `mountctl cluster join` joins one")]
+    #[error(
+        "this node belongs to no cluster yet: `mountctl cluster create` makes one, `mountctl cluster join` joins one"
+    )]
     NoCluster,
 }
 

@@ -284,7 +284,11 @@ struct Output {
 
 impl Output {
     fn failed(self, tool: &str, device: &Path) -> FileSystemError {
-        FileSystemError::Tool { tool: tool.to_owned(), device: device.to_owned(), output: self.text }
+        FileSystemError::Tool {
+            tool: tool.to_owned(),
+            device: device.to_owned(),
+            output: self.text,
+        }
     }
 }
 

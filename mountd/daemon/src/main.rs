@@ -26,7 +26,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::arguments::{Arguments, Action};
+use crate::arguments::{Action, Arguments};
 use crate::config::{Config, LogFormat};
 
 fn main() -> ExitCode {

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_line_with_spaces_in_its_directory_is_understood() {
-        let line = r"36 35 7:3 / /mnt/my\040data\134x rw,noatime shared:1 master:2 - ext4 /dev/loop3 rw";
+        let line =
+            r"36 35 7:3 / /mnt/my\040data\134x rw,noatime shared:1 master:2 - ext4 /dev/loop3 rw";
         let mount = parse(line).expect("a valid line");
         assert_eq!(mount.device, (7, 3));
         assert_eq!(mount.dir, Path::new(r"/mnt/my data\x"));

@@ -201,10 +201,8 @@ impl Mounts {
         self.attachments.grow(volume).await?;
         if let Some(mount) = of(&attached)?.into_iter().next() {
             let device = attached.path();
-            blocking(move || {
-                filesystem::grow(&device, &mount.mount.dir, &mount.mount.file_system)
-            })
-            .await??;
+            blocking(move || filesystem::grow(&device, &mount.mount.dir, &mount.mount.file_system))
+                .await??;
         }
         Ok(())
     }

@@ -50,9 +50,9 @@ pub async fn token(
 }
 
 fn member(daemon: &Daemon, changed: bool) -> Result<Membership, ApiError> {
-    let running = daemon.running().map_err(|error| {
-        ApiError::new(mooring_api::ErrorKind::NotFound, error.to_string())
-    })?;
+    let running = daemon
+        .running()
+        .map_err(|error| ApiError::new(mooring_api::ErrorKind::NotFound, error.to_string()))?;
     let state = running.node.state();
     let voters = state.nodes().values().filter(|node| node.role == Role::Voter);
     Ok(Membership {

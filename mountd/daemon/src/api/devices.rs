@@ -44,8 +44,12 @@ pub async fn detach(
     // Not attached here: by force, an attachment elsewhere is ended too, and its device turns to
     // errors.
     if query.force {
-        let command =
-            Command::Detach { volume: volume.id, epoch: None, node: running.node.id(), force: true };
+        let command = Command::Detach {
+            volume: volume.id,
+            epoch: None,
+            node: running.node.id(),
+            force: true,
+        };
         running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
     }
     Ok(done())

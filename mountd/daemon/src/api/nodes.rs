@@ -103,12 +103,7 @@ pub fn find(running: &Running, name: &str) -> Result<Arc<NodeRow>, DaemonError> 
         .ok_or_else(|| DaemonError::NotFound { what: "node", name: name.to_owned() })
 }
 
-async fn follow_drain(
-    daemon: Arc<Daemon>,
-    running: Arc<Running>,
-    task: TaskId,
-    row: Arc<NodeRow>,
-) {
+async fn follow_drain(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId, row: Arc<NodeRow>) {
     let mut first = None;
     loop {
         let state = running.node.state();

@@ -55,10 +55,8 @@ pub async fn status(State(daemon): State<Arc<Daemon>>) -> Answer<Status> {
 fn summary(health: Health, reasons: &[Reason], cluster: Option<&ClusterStatus>) -> String {
     let Some(cluster) = cluster else { return "no cluster yet".to_owned() };
     let counts = cluster.counts;
-    let all = format!(
-        "{} of {} nodes up, {} volumes",
-        counts.nodes_up, counts.nodes, counts.volumes
-    );
+    let all =
+        format!("{} of {} nodes up, {} volumes", counts.nodes_up, counts.nodes, counts.volumes);
     match (health, reasons.len()) {
         (Health::Ok, _) => format!("ok: {all}"),
         (Health::Degraded, 1) => format!("degraded: {all}"),

@@ -184,7 +184,9 @@ pub fn health(reading: &Reading, row: &Volume) -> (api::Health, Vec<api::Reason>
             } else {
                 format!("volume {}: its primary on {primary} does not serve yet", row.name)
             };
-            let remedy = "it passes by itself if enough of its nodes are up; bring back those that are down".to_owned();
+            let remedy =
+                "it passes by itself if enough of its nodes are up; bring back those that are down"
+                    .to_owned();
             reasons.push(api::Reason { health: api::Health::Down, what, remedy });
         } else if replicas < row.spec.replicas as usize {
             let missing: Vec<String> =
@@ -278,9 +280,9 @@ fn slice(reading: &Reading, row: &Volume, id: SliceId, config: &SliceConfig) -> 
             lag_records: seen.map(|other| other.lag),
             lost_since: None,
             replaced_at: None,
-            join: resyncs(reading, row)
-                .into_iter()
-                .find(|r| r.slice == id.index.0 && r.node == name(&reading.state.node_name(member.node))),
+            join: resyncs(reading, row).into_iter().find(|r| {
+                r.slice == id.index.0 && r.node == name(&reading.state.node_name(member.node))
+            }),
         }
     });
     api::Slice {

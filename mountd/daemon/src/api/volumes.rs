@@ -138,12 +138,9 @@ pub async fn change(
     settings.extend(change.replicas.map(Setting::Replicas));
     settings.extend(change.min_in_sync.map(|min| Setting::MinInSync(Some(min))));
     settings.extend(change.replace_after.map(|span| Setting::ReplaceAfter(span.ms())));
-    settings.extend(
-        change.class.map(|c| Setting::Class(c.class().map(views::config_class).map(wish))),
-    );
-    settings.extend(
-        change.io_timeout.map(|t| Setting::IoTimeout(t.span().map(|span| span.ms()))),
-    );
+    settings
+        .extend(change.class.map(|c| Setting::Class(c.class().map(views::config_class).map(wish))));
+    settings.extend(change.io_timeout.map(|t| Setting::IoTimeout(t.span().map(|span| span.ms()))));
     let labels = change.set_labels.iter().map(|(k, v)| (k.to_string(), Some(v.to_string())));
     let removed = change.remove_labels.iter().map(|key| (key.to_string(), None));
     settings.extend(labels.chain(removed).map(|(key, value)| Setting::Label(key, value)));
@@ -199,8 +196,7 @@ pub async fn accept_loss(
         last.map_or(Version { epoch: 0, sequence: 0 }, views::version)
     };
     if !request.force {
-        let upto: Vec<String> =
-            row.slices().map(|(slice, _)| kept(slice).to_string()).collect();
+        let upto: Vec<String> = row.slices().map(|(slice, _)| kept(slice).to_string()).collect();
         return Err(DaemonError::Invalid(InvalidRequest::NeedsForce(format!(
             "node {} has volume {name} up to version {}; what other replicas have beyond would be lost for good. If that is what you want, say --force",
             request.from,

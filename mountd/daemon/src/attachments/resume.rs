@@ -24,10 +24,7 @@ impl Attachments {
     ///
     /// # Errors
     /// If the holder can't be asked. A single device's failure is an event.
-    pub async fn resume(
-        self: &Arc<Self>,
-        held: Vec<(String, Vec<u8>)>,
-    ) -> Result<(), DaemonError> {
+    pub async fn resume(self: &Arc<Self>, held: Vec<(String, Vec<u8>)>) -> Result<(), DaemonError> {
         for (name, note) in held {
             if let Err(error) = self.resume_one(&name, &note).await {
                 self.give_up(&name, Note::decode(&note), &error).await?;
@@ -87,7 +84,9 @@ impl Attachments {
         self.node.events().push(
             Severity::Error,
             "device-lost",
-            format!("volume {name}: its device can't be served again ({error}); it gives errors now"),
+            format!(
+                "volume {name}: its device can't be served again ({error}); it gives errors now"
+            ),
             About { volume: note.map(|note| note.volume), ..About::default() },
         );
         let host = self.host.clone();
