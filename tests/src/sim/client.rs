@@ -102,7 +102,8 @@ impl Sim {
             boot: self.nodes[&node].boot,
             mode: AttachMode::ReadWrite,
             holder_gone: holder.is_some_and(|holder| self.is_gone(holder.node)),
-            force,
+            // A holder whose process is gone, on a node that is not, is an operator's business.
+            force: force || !self.is_held(volume),
         };
         // The attachment of an earlier client of the same daemon would be granted again as it is.
         if let Some(holder) = holder.filter(|holder| holder.node == node) {
@@ -115,6 +116,13 @@ impl Sim {
             client.asked = now;
         }
         self.propose(node, Ticket::Attach(number), command);
+    }
+
+    /// Whether a client that has, or had, the volume still lives.
+    fn is_held(&self, volume: VolumeId) -> bool {
+        self.clients.values().any(|client| {
+            client.volume == volume && client.core.is_some() && client.standing != Standing::Over
+        })
     }
 
     /// Raft has answered a client that wants a volume.

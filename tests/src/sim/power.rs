@@ -90,7 +90,7 @@ impl Sim {
                 member.node == id && member.incarnation == self.nodes[&id].incarnation
             })
         });
-        let joins = self.nodes[&id].slots.values().any(|s| s.state == "role: joining");
+        let joins = self.nodes[&id].slots.values().any(|s| s.state.starts_with("joining"));
         if joining || joins {
             self.count(Kind::Situation, "crash in the middle of a join");
         }

@@ -5,7 +5,7 @@
 
 use mooring_config::Command as ConfigCommand;
 use mooring_replication::{
-    BeaconCommand, BeaconEvent, Command, Event, Note, ProposalOutcome, Query, Reply, RequestId, Role,
+    BeaconCommand, BeaconEvent, Command, Event, Note, ProposalOutcome, Query, Reply, RequestId,
 };
 use mooring_terms::{NodeId, SliceId, Time};
 
@@ -49,7 +49,7 @@ impl Sim {
         let Some(slot) = self.nodes.get_mut(&node).and_then(|n| n.slots.get_mut(&slice)) else {
             return;
         };
-        let state = role_name(slot.replica.status().role);
+        let state = slot.replica.state_name();
         if state != slot.state {
             slot.state = state;
             self.coverage.count(Kind::Transition, state);
@@ -259,20 +259,6 @@ fn command_name(command: &Command) -> &'static str {
         Command::Vouch { epoch: Some(_), .. } => "vouch",
         Command::Vouch { epoch: None, .. } => "vouch for nothing",
         Command::Note(_) => "note",
-    }
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Idle => "role: idle",
-        Role::Starting => "role: starting",
-        Role::Primary => "role: primary",
-        Role::Leaving => "role: leaving",
-        Role::Secondary => "role: secondary",
-        Role::TakingOver => "role: taking over",
-        Role::Joining => "role: joining",
-        Role::Restarted => "role: restarted",
-        Role::Failed => "role: failed",
     }
 }
 

@@ -43,6 +43,7 @@ impl Sim {
     fn take(&mut self, connection: Connection, from: NodeId, to: NodeId, packet: Packet) {
         match packet {
             Packet::Replica(message) => {
+                self.checkers.arrived(from, &message);
                 self.deliver(to, message.slice, Event::Message { from, message });
             }
             Packet::Beacon(message) => self.beacons(to, BeaconEvent::Message { from, message }),

@@ -34,6 +34,9 @@ pub fn check(
         else {
             continue;
         };
+        if before == after {
+            continue;
+        }
         needed(change, before, alive)?;
         caused(now, change, before, after, faults)?;
     }

@@ -26,7 +26,7 @@ pub mod writers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mooring_config::{ClusterState, Command as ConfigCommand, Response};
-use mooring_replication::{ClientId, Note, Reply, RequestId, RequestMessage};
+use mooring_replication::{ClientId, Message, MessageBody, Note, Reply, RequestId, RequestMessage};
 use mooring_terms::{
     AttachmentEpoch, BlockIndex, Entry, Incarnation, NodeId, SliceId, Time, VolumeId,
 };
@@ -151,6 +151,13 @@ impl Checkers {
                 self.resync.finished(slice, *node, *copied_bytes)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A message arrives at a replica.
+    pub fn arrived(&mut self, from: NodeId, message: &Message) {
+        if let MessageBody::JoinReady(ready) = &message.body {
+            self.resync.ready(message.slice, from, ready.complete_to);
         }
     }
 

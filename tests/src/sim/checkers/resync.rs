@@ -20,9 +20,16 @@ impl Resync {
         self.ranges.entry(slice).or_default().insert(version, range);
     }
 
-    /// A join starts from `after`.
+    /// A join starts: what is newer than the common position `after` is superseded.
     pub fn started(&mut self, slice: SliceId, node: NodeId, after: Version) {
         self.joins.insert((slice, node), after);
+    }
+
+    /// The joiner says up to where it has every block: an earlier join may have been interrupted.
+    pub fn ready(&mut self, slice: SliceId, node: NodeId, complete_to: Version) {
+        if let Some(after) = self.joins.get_mut(&(slice, node)) {
+            *after = complete_to.min(*after);
+        }
     }
 
     /// It is done.

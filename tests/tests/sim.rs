@@ -1,0 +1,114 @@
+//! The simulator: thousands of seeds, each a cluster with faults, checked in every property.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `MOORING_SIM_SEEDS` | how many seeds `seeds` runs (2,000) |
+//! | `MOORING_SIM_FROM` | the first of them (0) |
+//! | `MOORING_SIM_SEED` | run this one seed alone, and print its whole story |
+//! | `MOORING_SOAK_MINUTES` | for how long `soak` runs (10) |
+
+use std::collections::BTreeSet;
+
+use mooring_tests::sim::{
+    Outcome, REGRESSIONS, REQUIRED, StoreKind, coverage_of, hash_of, run_seed, run_seeds, soak_for,
+};
+
+/// How many times each required thing must have happened in a run of this many seeds.
+const COVERED: u64 = 100;
+const SEEDS: u64 = 2_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+/// One line, and the table of what was reached.
+fn report(outcomes: &[Outcome]) {
+    let on = |kind| outcomes.iter().filter(|outcome| outcome.store == kind).count();
+    let operations: u64 = outcomes.iter().map(|outcome| outcome.operations).sum();
+    let faults: u64 = outcomes.iter().map(|outcome| outcome.faults).sum();
+    let happenings: u64 = outcomes.iter().map(|outcome| outcome.happenings).sum();
+    println!("{}", coverage_of(outcomes).table());
+    println!(
+        "{} seeds ({} on the engine, {} on its model), {operations} operations, {faults} faults, \
+         {happenings} happenings",
+        outcomes.len(),
+        on(StoreKind::Engine),
+        on(StoreKind::Model),
+    );
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in [3, 4, 1_000_003] {
+        let first = hash_of(seed);
+        assert_eq!(first, hash_of(seed), "seed {seed} ran in two ways");
+        assert_ne!(first, hash_of(seed + 1), "two seeds ran alike");
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    for (seed, found) in REGRESSIONS {
+        if let Err(failure) = run_seed(*seed, false) {
+            panic!("{failure}\nthis seed once found: {found}");
+        }
+    }
+    let seeds: BTreeSet<u64> = REGRESSIONS.iter().map(|(seed, _)| *seed).collect();
+    assert_eq!(seeds.len(), REGRESSIONS.len(), "each seed is listed once");
+}
+
+#[test]
+fn seeds() {
+    if let Some(seed) = number("MOORING_SIM_SEED") {
+        match run_seed(seed, true) {
+            Ok(outcome) => report(&[outcome]),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let count = number("MOORING_SIM_SEEDS").unwrap_or(SEEDS);
+    let outcomes = run(run_seeds(number("MOORING_SIM_FROM").unwrap_or(0), count));
+    for outcome in &outcomes {
+        assert!(outcome.operations >= 300 && outcome.faults >= 10, "a seed is a real run");
+    }
+    let on_engine = outcomes.iter().filter(|o| o.store == StoreKind::Engine).count() as u64;
+    assert!(on_engine >= count / 4, "a quarter of the seeds runs on the engine");
+    if count >= SEEDS {
+        let short = coverage_of(&outcomes).below(REQUIRED, COVERED);
+        assert!(short.is_empty(), "reached less than {COVERED} times: {short:#?}");
+    }
+}
+
+#[test]
+#[ignore = "runs for as long as it is told to: see `make soak`"]
+fn soak() {
+    let minutes = number("MOORING_SOAK_MINUTES").unwrap_or(10);
+    // Others than those of every test run, and others each day.
+    let from = number("MOORING_SIM_FROM").unwrap_or_else(fresh_seed);
+    println!("from seed {from} on, for {minutes} minutes");
+    run(soak_for(from, minutes));
+}
+
+/// A first seed for a soak.
+fn fresh_seed() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "a soak is to try what none has tried before")]
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_secs()) << 20
+}
+
+fn run(result: Result<Vec<Outcome>, Vec<mooring_tests::sim::Failure>>) -> Vec<Outcome> {
+    match result {
+        Ok(outcomes) => {
+            report(&outcomes);
+            outcomes
+        }
+        Err(failures) => {
+            for failure in &failures {
+                println!("{failure}\n");
+            }
+            let seeds: Vec<u64> = failures.iter().map(|failure| failure.seed).collect();
+            panic!("seeds {seeds:?} fail; the first breaks: {}", failures[0].violation.property);
+        }
+    }
+}
