@@ -97,6 +97,12 @@ pub enum Command {
     Umount(UmountArgs),
     /// What happened, as this node saw it
     Events(EventsArgs),
+    /// Say what stands in a file of a pool: superblock, checkpoint or segment; needs no daemon
+    #[command(after_help = "Example:\n  mountctl decode /var/lib/pool/segment.00000000")]
+    Decode {
+        /// A file of a pool, not in use or in use
+        file: PathBuf,
+    },
     /// Print the completion script of a shell
     #[command(after_help = "Examples:\n  \
         mountctl completion bash >/usr/share/bash-completion/completions/mountctl\n  \

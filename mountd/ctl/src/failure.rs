@@ -61,6 +61,14 @@ pub enum Failure {
     /// Mount options that can't be.
     #[error(transparent)]
     Options(#[from] crate::mount_options::OptionsError),
+    /// A pool's file that can't be read.
+    #[error("can't decode {}: {source}", path.display())]
+    PoolFile {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The output can't be written.
     #[error("can't write the output: {0}")]
     Output(io::Error),
@@ -74,6 +82,12 @@ impl Failure {
             Self::Task { error, .. } => error.kind,
             Self::NoSuchPool { .. } => ErrorKind::NotFound,
             Self::NoDevice { .. } => ErrorKind::Retry,
+            Self::PoolFile { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                io::ErrorKind::InvalidInput => ErrorKind::Invalid,
+                _ => ErrorKind::Fatal,
+            },
             Self::TokenFile { .. }
             | Self::NoToken { .. }
             | Self::Path { .. }
@@ -93,6 +107,11 @@ impl Failure {
             Self::NoSuchPool { .. } => "list them: mountctl pool ls".to_owned(),
             Self::NoDevice { .. } => "try again in a moment".to_owned(),
             Self::Path { .. } => "give an absolute path in UTF-8".to_owned(),
+            Self::PoolFile { .. } => {
+                "give a file of a pool's directory, or a part of a pool's device that was copied \
+                 out of it (dd)"
+                    .to_owned()
+            }
             Self::Cancelled { .. } | Self::Options(_) | Self::Output(_) => String::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! What each command does: one request to mountd, or a few, and its answer shown.
 
 mod cluster;
+mod decode;
 mod device;
 mod event;
 mod node;
@@ -38,6 +39,7 @@ pub async fn run(cli: Cli, output: &Output) -> Result<ExitCode, Failure> {
         Command::Mount(args) => device::mount(&client, output, args).await?,
         Command::Umount(args) => device::umount(&client, output, args).await?,
         Command::Events(args) => event::run(&client, output, args).await?,
+        Command::Decode { file } => decode::run(output, &file)?,
         Command::Completion { shell } => completion(shell, output)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -73,6 +73,7 @@ fn every_command_is_understood() {
         "mountctl umount --all --force",
         "mountctl events",
         "mountctl events --follow --after 7",
+        "mountctl decode /pool/superblock",
         "mountctl completion bash",
         "mountctl completion zsh",
         "mountctl completion fish",
