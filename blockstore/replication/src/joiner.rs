@@ -69,8 +69,8 @@ struct Join {
 enum Stage {
     /// Until the supersede is durable.
     Superseding(Mark, Version),
-    /// Until the primary says from where records follow.
-    Ready,
+    /// Until the primary says from where records follow. Blocks newer than this are to be copied.
+    Ready(Version),
     /// Records and copies come.
     Following,
 }
@@ -105,8 +105,23 @@ impl Joiner {
     pub(crate) fn on_connected(&mut self, core: &Core, turn: &mut Turn<'_>, peer: NodeId) {
         if peer == self.primary {
             core.hello(turn, peer, self.restart.is_some());
-            self.acknowledge(core, turn, false);
-            self.tell_copied(core, turn);
+            self.repeat(core, turn);
+        }
+    }
+
+    /// Says again what may have been lost with a stream.
+    pub(crate) fn repeat(&self, core: &Core, turn: &mut Turn<'_>) {
+        self.tell_ready(core, turn);
+        self.acknowledge(core, turn, false);
+        self.tell_copied(core, turn);
+    }
+
+    fn tell_ready(&self, core: &Core, turn: &mut Turn<'_>) {
+        if let Some(join) = &self.join
+            && let Stage::Ready(complete_to) = join.stage
+        {
+            let ready = JoinReady { join: join.id, complete_to };
+            core.send(turn, self.primary, None, MessageBody::JoinReady(ready));
         }
     }
 
@@ -319,10 +334,10 @@ impl Joiner {
         if let Stage::Superseding(mark, complete_to) = join.stage
             && core.log.is_durable(mark)
         {
-            join.stage = Stage::Ready;
-            let ready = JoinReady { join: join.id, complete_to };
-            core.send(turn, self.primary, None, MessageBody::JoinReady(ready));
+            join.stage = Stage::Ready(complete_to);
+            self.tell_ready(core, turn);
         }
+        let Some(join) = &mut self.join else { return };
         let before = join.unreceived.len();
         while join.unreceived.front().is_some_and(|&(mark, _)| core.log.is_received(mark)) {
             join.unreceived.pop_front();
@@ -356,7 +371,7 @@ impl Joiner {
         match self.join.as_ref().map(|join| (&join.stage, join.finish.is_some())) {
             None => "joining: waiting",
             Some((Stage::Superseding(..), _)) => "joining: superseding",
-            Some((Stage::Ready, _)) => "joining: ready",
+            Some((Stage::Ready(_), _)) => "joining: ready",
             Some((Stage::Following, false)) => "joining: following",
             Some((Stage::Following, true)) => "joining: finishing",
         }

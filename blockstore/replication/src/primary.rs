@@ -96,6 +96,9 @@ pub(crate) struct Primary {
     unsynced_bytes: u64,
     credit: OwnCredit,
     proposal: Option<Proposal>,
+    /// A change was given up that may still be applied; these would be in sync by it.
+    in_doubt: bool,
+    doubtful: Vec<Member>,
     /// When to think about membership again after a refusal.
     review_again: Option<Time>,
     /// Records being read from the engine, and for whom.
@@ -148,6 +151,8 @@ impl Primary {
             unsynced_bytes: 0,
             credit: OwnCredit::default(),
             proposal: None,
+            in_doubt: false,
+            doubtful: Vec::new(),
             review_again: None,
             record_reads: BTreeMap::new(),
             seal: AttachmentEpoch(0),
@@ -300,7 +305,7 @@ impl Primary {
         let mut required: Vec<Member> =
             config.in_sync.iter().filter(|member| member.node != me).copied().collect();
         let proposed = self.proposal.iter().flat_map(|proposal| &proposal.change.in_sync);
-        for member in proposed.filter(|member| member.node != me) {
+        for member in proposed.chain(&self.doubtful).filter(|member| member.node != me) {
             if !required.contains(member) {
                 required.push(*member);
             }

@@ -391,6 +391,7 @@ impl Replica {
                 MessageBody::Hello(hello) => {
                     if hello.answer {
                         core.hello(turn, from, false);
+                        joiner.repeat(core, turn);
                     }
                     if let Some(restart) = &mut joiner.restart {
                         restart.on_hello(core, turn, from, message.from, &hello);

@@ -303,13 +303,10 @@ impl Restart {
         match outcome {
             ProposalOutcome::Unknown => proposal.unknown(core, turn),
             // Refused for now (too few, or this opening is not known to Raft yet).
+            // An earlier try in doubt may still be applied, which is as good.
             ProposalOutcome::Accepted(_) | ProposalOutcome::Refused(..) => {
-                if proposal.in_doubt {
-                    proposal.again = Some(turn.now + core.options.retry);
-                } else {
-                    self.step = Step::Waiting;
-                    self.again = turn.now + core.options.retry;
-                }
+                self.step = Step::Waiting;
+                self.again = turn.now + core.options.retry;
             }
         }
     }

@@ -16,6 +16,8 @@ impl Primary {
     pub(crate) fn next_epoch(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         self.epoch = core.config().epoch;
         self.proposal = None;
+        self.in_doubt = false;
+        self.doubtful.clear();
         self.review_again = None;
         self.raise(core, turn);
         self.advance(core, turn);

@@ -1,6 +1,7 @@
 //! Who is in sync: the primary takes out whoever is lost, and in whoever is level.
 //!
-//! One change is under way at a time. From proposing it until the epoch has moved or it is clearly
+//! One change is under way at a time, and one that is given up in doubt is followed by another: only
+//! a new epoch ends a doubt. From proposing it until the epoch has moved or it is clearly
 //! refused, an acknowledgement and a lease need the members of both sets.
 
 use mooring_config::{ChangeReason, Member};
@@ -21,7 +22,7 @@ impl Primary {
         if self.proposal.is_some() {
             return self.review_proposal(core, turn);
         }
-        if self.phase == Phase::Leaving {
+        if self.phase == Phase::Leaving && !self.in_doubt {
             return;
         }
         let config = core.config().clone();
@@ -44,7 +45,7 @@ impl Primary {
                 wanted.push(level);
             }
         }
-        if lost.is_empty() && !joins {
+        if lost.is_empty() && !joins && !self.in_doubt {
             return;
         }
         let min = (config.min_in_sync as usize).min(config.in_sync.len());
@@ -55,7 +56,7 @@ impl Primary {
             }
         }
         let kept = lost.iter().any(|(member, _)| wanted.contains(member));
-        if !joins && kept {
+        if !joins && kept && !self.in_doubt {
             return self.tell_too_few(core, turn, config.in_sync.len() - lost.len());
         }
         for (member, cause) in lost {
@@ -97,38 +98,30 @@ impl Primary {
         }
     }
 
-    /// A change is under way: repeats it, or replaces it where it can't lead anywhere any more.
+    /// A change is under way: repeats it, or gives it up where it can't lead anywhere any more.
     fn review_proposal(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
-        let Some(proposal) = &mut self.proposal else { return };
-        if proposal.in_doubt && proposal.change.reason == ChangeReason::Joined {
-            // Whether it was applied or not, the epoch must move, and without one that is gone.
-            let change = proposal.change.clone();
-            let gone = change
-                .in_sync
-                .iter()
-                .any(|member| !core.config().in_sync.contains(member) && !self.is_level(member));
-            if gone && self.proposal.as_ref().is_some_and(|p| p.again.is_some()) {
-                return self.withdraw(core, turn, &change.in_sync);
-            }
+        let Some(mut proposal) = self.proposal.take() else { return };
+        let config = core.config();
+        let gone = proposal.change.in_sync.iter().any(|member| {
+            member.node != core.me.node
+                && !config.in_sync.contains(member)
+                && !self.is_level(member)
+        });
+        if gone && proposal.in_doubt && proposal.again.is_some() {
+            self.leave_in_doubt(&proposal.change.in_sync);
+            return self.review(core, turn);
         }
-        if let Some(mut proposal) = self.proposal.take() {
-            proposal.repeat_if_due(core, turn);
-            self.proposal = Some(proposal);
-        }
+        proposal.repeat_if_due(core, turn);
+        self.proposal = Some(proposal);
     }
 
-    /// Raises the epoch without the joining members of a change in doubt.
-    fn withdraw(&mut self, core: &mut Core, turn: &mut Turn<'_>, doubtful: &[Member]) {
-        let me = core.me.node;
-        let in_sync = core.config().in_sync.clone();
-        self.propose(core, turn, me, in_sync, ChangeReason::SecondaryLost);
-        for member in doubtful {
-            if member.node != me && !self.required.contains(member) {
-                self.required.push(*member);
+    /// Gives a change up that may still be applied: until the epoch moves, its members count too.
+    fn leave_in_doubt(&mut self, members: &[Member]) {
+        self.in_doubt = true;
+        for member in members {
+            if !self.doubtful.contains(member) {
+                self.doubtful.push(*member);
             }
-        }
-        if let Some(proposal) = &mut self.proposal {
-            proposal.in_doubt = true;
         }
     }
 
@@ -145,11 +138,10 @@ impl Primary {
         };
         match outcome {
             ProposalOutcome::Unknown => proposal.unknown(core, turn),
-            ProposalOutcome::Accepted(_) | ProposalOutcome::Refused(..) if proposal.in_doubt => {
-                proposal.again = Some(turn.now + core.options.retry);
-            }
             ProposalOutcome::Accepted(_) | ProposalOutcome::Refused(..) => {
-                self.proposal = None;
+                if let Some(proposal) = self.proposal.take().filter(|proposal| proposal.in_doubt) {
+                    self.leave_in_doubt(&proposal.change.in_sync);
+                }
                 self.review_again = Some(turn.now + core.options.retry);
                 self.set_required(core);
                 self.go_on_after_refusal(core, turn);
@@ -161,7 +153,7 @@ impl Primary {
     fn go_on_after_refusal(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         if let Some(to) = self.resigns_to.take() {
             self.resign_to(core, turn, to);
-        } else if self.phase == Phase::Leaving {
+        } else if self.phase == Phase::Leaving && !self.in_doubt {
             let peers = core.others(core.config());
             core.vouch(turn, Some(self.epoch), peers);
             // Where it left the start of its epoch it begins that again.
