@@ -1,7 +1,28 @@
 //! Replication of one slice: PacificA, with Raft as the configuration manager, as a pure core.
 //!
+//! ```text
+//!   device ──> VolumeClient ──request──> Replica (primary) ──Append──> Replica (secondary)
+//!                           <──reply────     │       <──── Ack ─────      │
+//!                                            │ commands                   │ commands
+//!                                          engine                       engine
+//!            Beacons <── who answered, who was heard: leases ──> Beacons of the other nodes
+//! ```
+//!
 //! (Lin et al., "PacificA: Replication in Log-Based Distributed Storage Systems", 2008; the reboot
 //! and join rules are those that Kafka learned in KIP-101, KIP-903 and KIP-966.)
+//!
+//! Three cores, each `handle(now, event, &mut Vec<command>)`, with no clock, no randomness, no I/O:
+//! [`Replica`] (one a slice and node), [`Beacons`] (one a node) and [`VolumeClient`] (one an
+//! attachment). Their shells deliver events and run commands in order.
+//!
+//! Invariants (see `ordering.rs` for the reasons):
+//! - `stable <= committed <= received of every in-sync replica <= last of the primary`;
+//! - an acknowledged write is on every in-sync replica, a flushed one on all their media;
+//! - one epoch has one primary, one version has one write;
+//! - a replica that was restarted counts for nothing until it is listed anew.
+//!
+//! It must not: know files, sockets or threads; believe a replica's opinion of itself where the
+//! epoch tables can tell; answer anything whose outcome it doesn't know.
 
 mod beacon;
 mod client;
@@ -19,6 +40,7 @@ mod message;
 mod mutation;
 mod note;
 mod options;
+mod ordering;
 mod primary;
 mod proposal;
 mod replica;
