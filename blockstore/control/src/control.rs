@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::proto::{Outcome, PING, PROPOSE, READ, ReadAnswer, decode, encode};
 use crate::raft::batch::Batcher;
 use crate::raft::network::Network;
+use crate::raft::quorum::has_quorum;
 use crate::raft::{Raft, members, services};
 use crate::rpc::Rpc;
 use crate::store::{self, ENTRIES_KEPT, Published, SNAPSHOT_EVERY};
@@ -66,6 +67,8 @@ pub struct Status {
     pub term: u64,
     /// Who votes.
     pub voters: BTreeSet<NodeId>,
+    /// The voters are being changed: until that is done, both the old and the new ones must agree.
+    pub changing: bool,
     /// Who follows without a vote.
     pub learners: BTreeSet<NodeId>,
     /// The index of the last entry applied here.
@@ -351,9 +354,7 @@ impl Control {
         let learners = membership.learner_ids().map(NodeId).collect();
         let state = self.state();
         let leads = metrics.current_leader == Some(metrics.id);
-        let lost = self.timings.quorum_lost_after().as_millis();
-        let has_quorum =
-            leads.then(|| metrics.millis_since_quorum_ack.is_none_or(|ms| u128::from(ms) <= lost));
+        let has_quorum = leads.then(|| has_quorum(&metrics, &self.contacts, &self.timings));
         let others = state.nodes().keys().copied().filter(|node| *node != self.node);
         Status {
             node: self.node,
@@ -361,6 +362,7 @@ impl Control {
             term: metrics.current_term,
             warnings: warnings(&state, &voters, has_quorum),
             voters,
+            changing: membership.get_joint_config().len() > 1,
             learners,
             applied: self.published.borrow().index,
             silence: others.filter_map(|id| Some((id, self.contacts.silence(id)?))).collect(),

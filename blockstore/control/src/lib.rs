@@ -10,9 +10,11 @@
 //! holds data, and replication needs neither to keep going. openraft, redb and chitchat are not seen
 //! from outside this crate.
 
+pub mod certificates;
 mod contacts;
 mod control;
 mod error;
+pub mod gossip;
 mod proto;
 mod raft;
 pub mod rpc;

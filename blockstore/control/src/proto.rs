@@ -8,7 +8,9 @@
 //!   control.propose    Proposal             Outcome                         1
 //!   control.read       -                    ReadAnswer                      1
 //!   control.ping       -                    -                               1
-//!   control.renew      a certificate request (PKCS#10)   RenewAnswer        1
+//!   control.join       JoinRequest          Admitted or NotSigned           1
+//!   control.renew      a certificate request (PKCS#10)   one or NotSigned    1
+//!   control.wrapping_key   -                the key or NotSigned            1
 //! ```
 
 use bytes::Bytes;
@@ -25,6 +27,9 @@ pub(crate) const SNAPSHOT: &str = "raft.snapshot";
 pub(crate) const PROPOSE: &str = "control.propose";
 pub(crate) const READ: &str = "control.read";
 pub(crate) const PING: &str = "control.ping";
+pub(crate) const JOIN: &str = "control.join";
+pub(crate) const RENEW: &str = "control.renew";
+pub(crate) const WRAPPING_KEY: &str = "control.wrapping_key";
 
 /// Raft on that node has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

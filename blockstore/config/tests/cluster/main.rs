@@ -1,5 +1,5 @@
 //! The state machine from outside: what operators and nodes do, and what is refused.
-#![allow(clippy::unwrap_used, missing_docs)] // Nobody uses a test from outside.
+#![allow(clippy::unwrap_used, clippy::new_without_default, missing_docs)] // Only a test uses it.
 
 mod attachments;
 mod changes;

@@ -18,6 +18,7 @@ use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::quorum::has_quorum;
 use super::{Batch, Raft, members, proposal_weight};
 use crate::contacts::Contacts;
 use crate::error::Error;
@@ -98,9 +99,8 @@ impl Batcher {
         if metrics.current_leader != Some(metrics.id) {
             return Some(Outcome::NotLeader { leader: metrics.current_leader.map(NodeId) });
         }
-        let lost = self.timings.quorum_lost_after().as_millis();
-        let silent = metrics.millis_since_quorum_ack.is_some_and(|ms| u128::from(ms) > lost);
-        silent.then_some(Outcome::NoQuorum)
+        let lost = !has_quorum(&metrics, &self.contacts, &self.timings);
+        lost.then_some(Outcome::NoQuorum)
     }
 
     fn may_propose(&self, from: NodeId, proposal: &Proposal) -> bool {

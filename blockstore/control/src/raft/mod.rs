@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 pub(crate) mod members;
 pub(crate) mod network;
+pub(crate) mod quorum;
 pub(crate) mod services;
 
 use std::sync::Arc;

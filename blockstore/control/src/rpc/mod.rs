@@ -340,14 +340,17 @@ impl Drop for Forget<'_> {
     }
 }
 
+/// One of the two directions.
+type Which = fn(&Load) -> &AtomicUsize;
+
 /// One call under way, counted until it is dropped.
 struct Counted {
-    load: Option<(Arc<Load>, fn(&Load) -> &AtomicUsize)>,
+    load: Option<(Arc<Load>, Which)>,
 }
 
 impl Counted {
     /// Counts a call; `None` if there are too many. Raft's own calls are few and are not counted.
-    fn new(load: Arc<Load>, service: &str, which: fn(&Load) -> &AtomicUsize) -> Option<Self> {
+    fn new(load: Arc<Load>, service: &str, which: Which) -> Option<Self> {
         if service.starts_with("raft.") {
             return Some(Self { load: None });
         }

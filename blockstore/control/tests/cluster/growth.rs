@@ -7,8 +7,10 @@ use mooring_terms::NodeId;
 
 use crate::{Cluster, label_of};
 
+/// The voters as a node knows them; none while they are being changed.
 fn voters(c: &Cluster, node: u64) -> BTreeSet<NodeId> {
-    c.at(node).status().voters
+    let status = c.at(node).status();
+    if status.changing { BTreeSet::new() } else { status.voters }
 }
 
 #[tokio::test(flavor = "multi_thread")]

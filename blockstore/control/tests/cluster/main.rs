@@ -1,7 +1,9 @@
 //! Clusters of real nodes in one process: real Raft, real stores, an in-memory network.
-#![allow(clippy::disallowed_methods, missing_docs)] // These tests run in real time.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)] // These tests run in real time.
 
+mod certificates;
 mod failures;
+mod gossip;
 mod growth;
 mod load;
 mod proposals;
@@ -16,7 +18,7 @@ use mooring_config::{
     NEWEST_VERSION, NewNode, TokenHash, UnixMillis, WrappedKey,
 };
 use mooring_control::rpc::{MemoryNetwork, Rpc};
-use mooring_control::{Control, Options, Timings};
+use mooring_control::{Control, Options, Status, Timings};
 use mooring_terms::NodeId;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -43,14 +45,6 @@ pub fn by() -> Actor {
 impl Cluster {
     /// A cluster of one.
     pub async fn new() -> Self {
-        let mut cluster = Self {
-            network: MemoryNetwork::new(),
-            nodes: BTreeMap::new(),
-            boots: BTreeMap::new(),
-            dir: tempfile::tempdir().unwrap(),
-            timings: Timings { propose_ms: 4_000, ..Timings::default() },
-        };
-        cluster.start(1).await;
         let genesis = Genesis {
             cluster: ClusterId([1; 16]),
             name: "test".to_owned(),
@@ -60,9 +54,23 @@ impl Cluster {
             version: NEWEST_VERSION,
             first: new_node(1),
         };
-        cluster.at(1).create(by(), genesis).await.unwrap();
+        let cluster = Self::begun_with(genesis).await;
         let expires = UnixMillis(u64::MAX);
         cluster.must(1, Command::CreateJoinToken { hash: TOKEN, expires, uses: 100 }).await;
+        cluster
+    }
+
+    /// A cluster of one that begins with `genesis`.
+    pub async fn begun_with(genesis: Genesis) -> Self {
+        let mut cluster = Self {
+            network: MemoryNetwork::new(),
+            nodes: BTreeMap::new(),
+            boots: BTreeMap::new(),
+            dir: tempfile::tempdir().unwrap(),
+            timings: Timings { propose_ms: 4_000, ..Timings::default() },
+        };
+        cluster.start(1).await;
+        cluster.at(1).create(by(), genesis).await.unwrap();
         cluster
     }
 
@@ -75,7 +83,9 @@ impl Cluster {
         let voters = if count >= 3 { 3 } else { 1 };
         cluster
             .until("the voters are in place", |c| {
-                c.nodes.values().all(|node| node.control.status().voters.len() == voters)
+                // While they are being changed, the first one is still needed for every decision.
+                let settled = |status: Status| status.voters.len() == voters && !status.changing;
+                c.nodes.values().all(|node| settled(node.control.status()))
             })
             .await;
         cluster
