@@ -17,7 +17,6 @@ pub fn now() -> Time {
 
 /// Milliseconds since 1970, for people: event logs, certificates, token expiry. Never for leases.
 #[must_use]
-#[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock here")]
 pub fn unix_ms() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

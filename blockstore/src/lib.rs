@@ -14,6 +14,7 @@
 //! what they say: threads, files, sockets. It knows no files of users and no file systems.
 //!
 //! Everything above sees [`Node`] and [`Volume`].
+#![allow(clippy::disallowed_methods, reason = "a shell: it has clocks, pauses and random numbers")]
 
 mod admission;
 mod beacon;

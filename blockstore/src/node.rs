@@ -7,6 +7,7 @@
 //! Everything above uses this type and [`crate::Volume`], and nothing else of the block store.
 
 mod error;
+mod hints;
 mod inquiry;
 mod membership;
 mod pools;
@@ -23,6 +24,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use mooring_config::{Actor, Boot, ClusterState, Command, Done, NEWEST_VERSION};
+use mooring_control::certificates::Certificates;
+use mooring_control::gossip::Gossip;
 use mooring_control::rpc::{Rpc, Wire, WireDown};
 use mooring_control::{Control, Timings};
 use mooring_replication::Options as ReplicationOptions;
@@ -35,7 +38,7 @@ use tokio::sync::Notify;
 
 use crate::admission::{AdmissionTable, Peer};
 use crate::data_plane::{ConfigPort, DataPlane};
-use crate::event_log::{EventLog, Severity};
+use crate::event_log::EventLog;
 use crate::node_store::{Membership, NodeStore};
 use pools::Pools;
 use proposals::Proposals;
@@ -73,6 +76,8 @@ pub struct Node {
     options: NodeOptions,
     store: NodeStore,
     control: Arc<Control>,
+    certificates: Arc<Certificates>,
+    gossip: tokio::sync::OnceCell<Gossip>,
     rpc: Arc<Rpc>,
     endpoint: Arc<Endpoint>,
     plane: Arc<DataPlane>,
@@ -129,6 +134,7 @@ impl Node {
         )
         .await?;
         current.store(control.state());
+        let certificates = Certificates::start(Arc::clone(&control), store.ca_unwrap()?);
         let plane = DataPlane::new(id, &options.replication, Arc::clone(&events));
         let node = Arc::new_cyclic(|this| Self {
             id,
@@ -137,6 +143,8 @@ impl Node {
             options,
             store,
             control,
+            certificates,
+            gossip: tokio::sync::OnceCell::new(),
             rpc,
             endpoint,
             plane,
@@ -183,6 +191,8 @@ impl Node {
         tokio::spawn(Arc::clone(self).send_proposals());
         tokio::spawn(Arc::clone(self).follow());
         tokio::spawn(Arc::clone(self).repair());
+        tokio::spawn(Arc::clone(self).keep_certificates());
+        tokio::spawn(Arc::clone(self).gossip());
         tokio::spawn(Arc::clone(self).sweep_once_current());
         Ok(())
     }
@@ -287,9 +297,5 @@ impl Node {
                 Err(_) => tokio::time::sleep(ANNOUNCE_PAUSE).await,
             }
         }
-    }
-
-    fn gossip_keys_changed(&self, _state: &ClusterState) {
-        tracing::debug!(severity = ?Severity::Info, "the gossip keys changed");
     }
 }

@@ -13,6 +13,7 @@ use mooring_terms::{ErrorKind, NodeId, PoolId};
 use mooring_transport::{Identity, NodeKey};
 use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::admission::Peer;
 
@@ -160,12 +161,20 @@ impl NodeStore {
         self.put(&[(MEMBERSHIP, &encode(membership)), (IDENTITY, &identity.to_bytes())])
     }
 
+    /// Keeps a renewed certificate.
+    ///
+    /// # Errors
+    /// [`NodeStoreError`].
+    pub fn set_identity(&self, identity: &Identity) -> Result<(), NodeStoreError> {
+        self.put(&[(IDENTITY, &identity.to_bytes())])
+    }
+
     /// What unwraps the CA's key; on voters only.
     ///
     /// # Errors
     /// [`NodeStoreError`].
-    pub fn ca_unwrap(&self) -> Result<Option<[u8; 32]>, NodeStoreError> {
-        self.decoded(CA_UNWRAP)
+    pub fn ca_unwrap(&self) -> Result<Option<Zeroizing<[u8; 32]>>, NodeStoreError> {
+        Ok(self.decoded(CA_UNWRAP)?.map(Zeroizing::new))
     }
 
     /// Keeps what unwraps the CA's key.
@@ -173,6 +182,9 @@ impl NodeStore {
     /// # Errors
     /// [`NodeStoreError`].
     pub fn set_ca_unwrap(&self, key: &[u8; 32]) -> Result<(), NodeStoreError> {
+        if self.ca_unwrap()?.is_some_and(|kept| *kept == *key) {
+            return Ok(());
+        }
         self.put(&[(CA_UNWRAP, &encode(key))])
     }
 
@@ -271,7 +283,7 @@ mod tests {
                     NodeId(3),
                     &[],
                     std::time::SystemTime::UNIX_EPOCH,
-                    std::time::Duration::MAX / 1_000_000_000_000,
+                    std::time::Duration::from_secs(3_600),
                 )
                 .expect("an identity");
             store.set_membership(&membership, &identity).expect("it writes");

@@ -33,12 +33,9 @@ pub enum NodeError {
         /// What it said.
         reason: String,
     },
-    /// The same, for now.
-    #[error("the cluster can't let this node in now: {reason}")]
-    JoinLater {
-        /// What it said.
-        reason: String,
-    },
+    /// The cluster didn't sign.
+    #[error("the cluster doesn't let this node in: {0}")]
+    NotSigned(mooring_control::certificates::NotSigned),
     /// An answer from another node can't be understood.
     #[error("node {0} gave an answer that can't be read: is its software newer?")]
     Unreadable(NodeId),
@@ -84,7 +81,8 @@ impl NodeError {
             | Self::ForeignPool { .. } => ErrorKind::Invalid,
             Self::Unreadable(_) => ErrorKind::Fatal,
             Self::UnknownVolume(_) => ErrorKind::NotFound,
-            Self::Silent(_) | Self::JoinLater { .. } => ErrorKind::Unavailable,
+            Self::NotSigned(error) => error.kind(),
+            Self::Silent(_) => ErrorKind::Unavailable,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What nodes ask each other beside Raft: answered by the node that knows, at once or not at all.
 //!
 //! Version history
-//! - 1: ping, status, hand over, CA unwrap.
+//! - 1: ping, status, hand over.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mooring_config::Role;
 use mooring_control::rpc::{Malformed, Service};
 use mooring_replication::{Event, Role as ReplicaRole, Status as ReplicaStatus};
 use mooring_terms::{Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId};
@@ -62,15 +61,6 @@ pub struct HandOver {
 impl Question for HandOver {
     type Answer = ();
     const NAME: &'static str = "hand-over";
-}
-
-/// What unwraps the CA's key? Answered to voters only, by those that have it.
-#[derive(Serialize, Deserialize)]
-pub struct CaUnwrap;
-
-impl Question for CaUnwrap {
-    type Answer = Option<[u8; 32]>;
-    const NAME: &'static str = "ca-unwrap";
 }
 
 /// What a node says about itself.
@@ -169,7 +159,7 @@ impl Node {
     ) -> Result<Q::Answer, NodeError> {
         let body = Bytes::from(postcard::to_stdvec(question).expect("plain data encodes"));
         let answer = if node == self.id {
-            self.answer(self.id, Q::NAME, &body).map_err(|Malformed| NodeError::Unreadable(node))?
+            self.answer(Q::NAME, &body).map_err(|Malformed| NodeError::Unreadable(node))?
         } else {
             self.rpc
                 .call(node, Q::NAME, body, PATIENCE)
@@ -228,18 +218,12 @@ impl Node {
         report
     }
 
-    fn answer(&self, from: NodeId, name: &str, body: &[u8]) -> Result<Bytes, Malformed> {
+    fn answer(&self, name: &str, body: &[u8]) -> Result<Bytes, Malformed> {
         let encoded = match name {
             Ping::NAME => postcard::to_stdvec(&self.boot.0),
             Status::NAME => {
                 let Status { volumes } = decode(body)?;
                 postcard::to_stdvec(&self.report(&volumes))
-            }
-            CaUnwrap::NAME => {
-                let votes = |node: &std::sync::Arc<mooring_config::Node>| node.role == Role::Voter;
-                let entitled = self.state().node(from).is_some_and(votes);
-                let key = self.store.ca_unwrap().ok().flatten().filter(|_| entitled);
-                postcard::to_stdvec(&key)
             }
             HandOver::NAME => {
                 let HandOver { slice, to } = decode(body)?;
@@ -255,7 +239,7 @@ impl Node {
 
     /// Answers other nodes' questions from now on.
     pub(super) fn serve_inquiries(self: &Arc<Self>) {
-        for name in [Ping::NAME, Status::NAME, HandOver::NAME, CaUnwrap::NAME] {
+        for name in [Ping::NAME, Status::NAME, HandOver::NAME] {
             let node = Arc::downgrade(self);
             self.rpc.serve(name, Arc::new(Inquiries { node, name }));
         }
@@ -270,11 +254,11 @@ struct Inquiries {
 
 #[async_trait]
 impl Service for Inquiries {
-    async fn call(&self, from: NodeId, body: Bytes) -> Result<Bytes, Malformed> {
+    async fn call(&self, _from: NodeId, body: Bytes) -> Result<Bytes, Malformed> {
         let node = self.node.upgrade().ok_or(Malformed)?;
         let name = self.name;
         // A hand-over may write: not on a thread of the runtime.
-        tokio::task::spawn_blocking(move || node.answer(from, name, &body))
+        tokio::task::spawn_blocking(move || node.answer(name, &body))
             .await
             .map_err(|_| Malformed)?
     }

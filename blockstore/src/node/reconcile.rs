@@ -62,8 +62,9 @@ impl Node {
                 Change::Volume { volume, after: row, .. } => {
                     self.volume_changed(volume, row.as_deref());
                 }
-                Change::GossipKeys => self.gossip_keys_changed(after),
-                Change::Cluster | Change::CaKey | Change::Tokens | Change::Pool { .. } => {}
+                Change::GossipKeys
+                | Change::Cluster
+                | Change::CaKey | Change::Tokens | Change::Pool { .. } => {}
             }
         }
     }

@@ -1,13 +1,13 @@
 //! The leader's work: replicas that are lost for too long, too few or on their way out are placed
 //! elsewhere. What is to be done is decided by `mooring_config::placement`; this has it done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mooring_config::UnixMillis;
 use mooring_config::placement::{Hints, Repair, RepairLimits, repair};
-use mooring_terms::{NodeId, PoolId};
+use mooring_terms::NodeId;
 
 use super::Node;
 use super::inquiry::HandOver;
@@ -75,22 +75,5 @@ impl Node {
             }
         }
         !repairs.is_empty()
-    }
-
-    /// How full pools are, and who is gone, as far as this node can find out now.
-    pub async fn hints(self: &Arc<Self>) -> Hints {
-        let reports = self.reports(&[]).await;
-        let gone: BTreeSet<NodeId> = self
-            .state()
-            .nodes()
-            .keys()
-            .copied()
-            .filter(|node| !reports.contains_key(node))
-            .collect();
-        let free: BTreeMap<PoolId, u64> = reports
-            .values()
-            .flat_map(|report| report.pools.iter().map(|(id, pool)| (*id, pool.free)))
-            .collect();
-        Hints { gone, free }
     }
 }

@@ -20,6 +20,7 @@ mod resume;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use blockstore::{About, Node, OpenVolume, Severity, Volume};
 use mooring_config::{AttachMode, Command};
@@ -52,6 +53,8 @@ pub struct Attached {
     pub device: Arc<LoopDevice>,
     /// Whether it is attached for a mount alone, and goes when that goes.
     pub for_mount: bool,
+    /// Whether it has been seen mounted: from then on the end of its last mount is noticed.
+    pub seen_mounted: AtomicBool,
     /// Since when, in milliseconds since 1970.
     pub since_ms: u64,
 }
@@ -185,6 +188,7 @@ impl Attachments {
             volume,
             device: Arc::new(device),
             for_mount: note.for_mount,
+            seen_mounted: AtomicBool::new(false),
             since_ms: note.since_ms,
         });
         self.table.lock().insert(note.volume, Arc::clone(&attached));

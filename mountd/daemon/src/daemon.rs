@@ -300,6 +300,7 @@ impl Daemon {
             Arc::clone(&attachments),
             Arc::clone(&mounts),
         ));
+        tokio::spawn(crate::mounts::follow_unmounts(Arc::clone(&mounts)));
         let running = Arc::new(Running { node, attachments, mounts });
         *self.running.write() = Some(Arc::clone(&running));
         tokio::spawn(Arc::clone(self).add_pools(running));

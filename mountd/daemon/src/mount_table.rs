@@ -4,6 +4,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::sync::mpsc;
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -33,6 +37,38 @@ pub fn of_device(path: &Path) -> io::Result<Vec<Mount>> {
     let stat = rustix::fs::stat(path)?;
     let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     Ok(read()?.into_iter().filter(|mount| mount.device == device).collect())
+}
+
+/// A message for each change of the mount table (several changes may be one message). The kernel
+/// tells; nothing is polled for.
+#[must_use]
+pub fn changes() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    let watch = move || -> io::Result<()> {
+        let table = std::fs::File::open("/proc/self/mountinfo")?;
+        loop {
+            let mut ready = [PollFd::new(&table, PollFlags::PRI)];
+            match poll(&mut ready, None) {
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            match sender.try_send(()) {
+                Err(mpsc::error::TrySendError::Closed(())) => return Ok(()),
+                // Full: whoever reads has not yet looked since the message before.
+                Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
+            }
+        }
+    };
+    let watch = move || {
+        if let Err(error) = watch() {
+            tracing::warn!(%error, "the mount table can't be watched: what umount(8) ends stays attached");
+        }
+    };
+    std::thread::Builder::new()
+        .name("mount-table".to_owned())
+        .spawn(watch)
+        .expect("a thread can be started");
+    receiver
 }
 
 /// One line of mountinfo, as proc(5) describes it:

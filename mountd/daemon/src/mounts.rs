@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use blockstore::Node;
 use mooring_config::{AttachMode, Command, Filesystem, Volume};
@@ -191,6 +192,20 @@ impl Mounts {
         self.attachments.detach(mount.id, lazy).await
     }
 
+    /// Detaches a volume whose last mount has gone.
+    async fn end_unused(&self, attached: &Arc<Attached>) {
+        let id = attached.volume.id();
+        let _turn = self.turn(id).await;
+        if self.attachments.get(id).is_none() || of(attached).is_ok_and(|found| !found.is_empty()) {
+            return;
+        }
+        let broken = attached.volume.is_broken();
+        match self.attachments.detach(id, broken).await {
+            Ok(_) => tracing::info!(volume = attached.name, "unmounted, so detached"),
+            Err(error) => tracing::debug!(volume = attached.name, %error, "stays attached"),
+        }
+    }
+
     /// Grows device and mounted file systems to a volume's new size.
     ///
     /// # Errors
@@ -213,6 +228,28 @@ impl Mounts {
             .volume(id)
             .cloned()
             .ok_or_else(|| DaemonError::NotFound { what: "volume", name: id.to_string() })
+    }
+}
+
+/// Detaches what was attached for a mount alone when somebody else has unmounted it: umount(8), a
+/// container's end, the fstab.
+pub async fn follow_unmounts(mounts: Arc<Mounts>) {
+    let mut changes = mount_table::changes();
+    loop {
+        for attached in mounts.attachments.all().into_iter().filter(|attached| attached.for_mount) {
+            match of(&attached) {
+                Ok(found) if !found.is_empty() => {
+                    attached.seen_mounted.store(true, Ordering::Relaxed);
+                }
+                Ok(_) if attached.seen_mounted.load(Ordering::Relaxed) => {
+                    mounts.end_unused(&attached).await;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if changes.recv().await.is_none() {
+            return;
+        }
     }
 }
 
