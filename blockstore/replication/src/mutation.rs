@@ -10,11 +10,13 @@ pub enum Mutation {
     /// FLUSH and FUA are answered when received, not when durable.
     /// Breaks: a flushed write survives a power cut of all.
     FlushAtReceived,
-    /// A replica takes records of an older epoch than it promised.
-    /// Breaks: in-sync replicas agree; an acknowledged write is kept over a change of primary.
+    /// A replica takes and acknowledges records of an older epoch than it knows.
+    /// Breaks: an acknowledged write is kept over a change of primary (a primary that was stopped for
+    /// longer than the grace goes on and is acknowledged; streams must outlive the stop).
     EpochUnchecked,
-    /// A new primary learns the positions of the others before they have promised its epoch.
-    /// Breaks: an acknowledged write is kept over a change of primary.
+    /// A replica tells a new primary its position before it promises the epoch, goes on taking
+    /// records of the older one, and believes that equal sequences are equal records.
+    /// Breaks: in-sync replicas agree (and `check_invariants` of the epoch table).
     PositionsBeforePromise,
     /// A restarted replica acknowledges and vouches as if it were the one that is listed.
     /// Breaks: an acknowledged write survives the reboot of one node.

@@ -24,7 +24,7 @@ use crate::failed::Failed;
 use crate::joiner::Joiner;
 use crate::lease::Leases;
 use crate::log::Log;
-use crate::message::{Message, MessageBody, Promised};
+use crate::message::{Ack, Message, MessageBody, Promised};
 use crate::note::Note;
 use crate::options::Options;
 use crate::primary::Primary;
@@ -33,6 +33,7 @@ use crate::restart::Restart;
 use crate::secondary::Secondary;
 use crate::state::State;
 use crate::status::{Role as RoleName, Status};
+use crate::take::take;
 use crate::wire::WireError;
 
 /// What the engine knows about a replica when its pool is opened.
@@ -355,7 +356,10 @@ impl Replica {
             // Asks for the configuration by showing how old the own is.
             return self.core.hello(turn, from, false);
         }
-        if message.epoch < known && !mutated!(self.core, EpochUnchecked) {
+        if mutated!(self.core, EpochUnchecked) && self.take_unchecked(turn, from, &message) {
+            return;
+        }
+        if message.epoch < known {
             if let Some(config) = &self.core.config
                 && config.epoch > message.epoch
             {
@@ -437,6 +441,31 @@ impl Replica {
             from: self.core.me.incarnation,
             to: None,
             body,
+        };
+        turn.out.push(Command::Send { to: from, message });
+        true
+    }
+
+    /// The deliberate bug: takes and acknowledges what an older epoch's primary sends.
+    fn take_unchecked(&mut self, turn: &mut Turn<'_>, from: NodeId, message: &Message) -> bool {
+        let core = &mut self.core;
+        let MessageBody::Append(append) = &message.body else { return false };
+        let Some(last) = append.records.last().map(|record| record.version) else { return false };
+        if message.epoch >= core.epoch() {
+            return false;
+        }
+        if matches!(self.role, Role::Secondary(_)) && last.epoch >= core.log.last.epoch {
+            take(core, turn.out, append, Some(last.epoch));
+        }
+        let received = last.sequence.min(core.log.last.sequence);
+        let (want, credit, full, resend) = (0, 0, false, false);
+        let ack = Ack { received, durable: received, want, credit, full, resend };
+        let message = Message {
+            slice: core.slice,
+            epoch: message.epoch,
+            from: core.me.incarnation,
+            to: None,
+            body: MessageBody::Ack(ack),
         };
         turn.out.push(Command::Send { to: from, message });
         true

@@ -40,12 +40,13 @@ pub(crate) fn take(
         }
         if version.sequence <= core.log.last.sequence {
             let own = history::version_of(&core.log.state.epochs, version.sequence);
-            if own.is_some_and(|own| own != version) {
+            let unchecked = mutated!(core, PositionsBeforePromise);
+            if own.is_some_and(|own| own != version) && !unchecked {
                 return Taken::Diverged;
             }
         } else if previous.sequence != core.log.last.sequence {
             return Taken::Gap;
-        } else if previous != core.log.last && !mutated!(core, EpochUnchecked) {
+        } else if previous != core.log.last && !mutated!(core, PositionsBeforePromise) {
             return Taken::Diverged;
         } else if is_damaged(record) {
             return Taken::Gap;
