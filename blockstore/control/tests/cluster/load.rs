@@ -34,6 +34,29 @@ async fn concurrent_proposals_share_entries() {
     assert_eq!(label_of(c.at(1), "k63").as_deref(), Some("3"));
 }
 
+/// Processor time of this process so far, in clock ticks (100 a second).
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Meaningful only in a process of its own, as nextest gives it; hence the wide limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_cluster_costs_next_to_nothing_and_writes_nothing() {
+    let c = Cluster::of(3).await;
+    // Roles are noted, and the committed position is written, a little after the voters changed.
+    tokio::time::sleep(std::time::Duration::from_millis(3_500)).await;
+    let size = || (1..=3).map(|n| std::fs::metadata(c.store(n)).unwrap().modified().unwrap());
+    let written: Vec<_> = size().collect();
+    let before = ticks();
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let used = ticks() - before;
+    println!("three idle nodes: {} % of a core in all", used / 4);
+    assert!(used <= 400, "{used} ticks in 4 s");
+    assert_eq!(size().collect::<Vec<_>>(), written, "an idle cluster writes nothing");
+}
+
 /// A machine with three nodes and `count` volumes of three replicas.
 fn machine_with(count: u64) -> Machine {
     let mut machine = Machine::default();

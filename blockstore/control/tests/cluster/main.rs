@@ -7,6 +7,7 @@ mod gossip;
 mod growth;
 mod load;
 mod proposals;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
