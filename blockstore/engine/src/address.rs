@@ -70,3 +70,27 @@ impl fmt::Debug for Address {
         write!(f, "{}:{:#x}", self.segment().0, self.offset())
     }
 }
+
+/// Hashes an address by one multiplication (Knuth 6.4): tables keyed by address are looked up for
+/// every block of every leaf that a checkpoint merges, and nobody chooses addresses to collide.
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl std::hash::Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+/// A map keyed by address.
+pub(crate) type AddressMap<T> =
+    std::collections::HashMap<Address, T, std::hash::BuildHasherDefault<AddressHasher>>;

@@ -10,7 +10,7 @@
 //! rolled forward. A checkpoint that can't be finished (no space) is abandoned: the roots it has
 //! installed are as good as the ones before.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,14 +18,14 @@ use std::sync::atomic::Ordering;
 use mooring_terms::{SliceId, Version, crc32c};
 use parking_lot::Mutex;
 
-use crate::address::Address;
+use crate::address::{Address, AddressMap};
 use crate::disk::Area;
 use crate::format::body::{Body, ReplicaBody, SnapshotBody};
 use crate::format::record::{Logged, Operation};
 use crate::format::{ChunkRef, MAX_CHUNKS, Slot};
 use crate::log::Piece;
 use crate::maintenance::{Grave, Maintenance};
-use crate::map::{Layer, MAX_BLOCKS, Merge, NodeRef, NodeSink, Root, Shadow, Target};
+use crate::map::{Child, Layer, MAX_BLOCKS, Merge, NodeRef, NodeSink, Root, Shadow, Target};
 use crate::mutation::{Mutation, is_on};
 use crate::pool::{Nodes, Pool};
 use crate::replica::{Replica, ReplicaState, Sealed};
@@ -61,7 +61,7 @@ struct Work {
     /// How many of `layers` each of the body's snapshots has over its root.
     counts: Vec<usize>,
     targets: Vec<Target>,
-    memo: HashMap<Address, crate::map::Child>,
+    memo: AddressMap<Child>,
     /// What the snapshots without layers became, by place in the body.
     moved_roots: BTreeMap<usize, Root>,
     /// The live tree after 0, 1, 2... layers.
@@ -154,6 +154,7 @@ impl Pool {
     pub(crate) fn begin_checkpoint(&self, m: &mut Maintenance) {
         let number = m.slots[0].max(m.slots[1]) + 1;
         let log = self.log.lock();
+        self.snapshot_removed.store(false, Ordering::Relaxed);
         let mut dropped = Vec::new();
         for grave in self.graves.lock().drain(..) {
             self.bury(&grave, &mut dropped);
@@ -181,7 +182,7 @@ impl Pool {
                     layers,
                     counts,
                     targets: targets[start..end].to_vec(),
-                    memo: HashMap::new(),
+                    memo: AddressMap::default(),
                     moved_roots: BTreeMap::new(),
                     roots: Vec::new(),
                     current: Some((root, 0)),
@@ -303,6 +304,7 @@ impl Pool {
         let source = Nodes::now(&self.core);
         let sink = Sink { pool: self, slice: work.body.slice, checkpoint: c };
         let nothing = Layer::default();
+        let batch_bytes = (self.core.superblock.segment_bytes / 16).min(256 << 10) as usize;
         if work.roots.is_empty() {
             // What relocation alone changes: snapshots first, oldest first, then live, all sharing.
             for i in 0..work.counts.len() {
@@ -313,6 +315,7 @@ impl Pool {
                         layer: &nothing,
                         targets: &work.targets,
                         memo: &mut work.memo,
+                        batch_bytes,
                         window: (0, MAX_BLOCKS),
                     };
                     let root = merge.run(work.body.snapshots[i].root, Shadow::None)?;
@@ -327,6 +330,7 @@ impl Pool {
                     layer: &nothing,
                     targets: &work.targets,
                     memo: &mut work.memo,
+                    batch_bytes,
                     window: (0, MAX_BLOCKS),
                 };
                 // What a snapshot shares it has rewritten above; the rest is live's alone.
@@ -348,6 +352,7 @@ impl Pool {
             layer: &layer,
             targets: if index == 0 { &work.targets } else { &[] },
             memo: &mut work.memo,
+            batch_bytes,
             window: (from, to),
         };
         let root = merge.run(root, Shadow::of(shadow))?;
@@ -425,7 +430,7 @@ impl Pool {
     }
 
     fn write_body(&self, bytes: &[u8]) -> Result<Vec<ChunkRef>> {
-        let most = self.core.record_limit() as usize / 2;
+        let most = self.core.record_limit() as usize / 4;
         let size = bytes.len().div_ceil(MAX_CHUNKS - 1).max(most.min(256 << 10));
         assert!(size <= most, "segments are too small for a pool with so many replicas");
         let mut chunks = Vec::new();

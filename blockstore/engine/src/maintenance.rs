@@ -151,9 +151,10 @@ impl Pool {
         let space = self.core.space.lock();
         layers * 4 >= self.core.options.memory_bytes
             || logged >= limit
-            || (wanted && !self.graves.lock().is_empty())
-            || m.emptied.len() >= reclaim_batch(&space)
-            || (space.is_pressing() && !m.emptied.is_empty())
+            || ((wanted || space.is_low())
+                && (self.snapshot_removed.load(Ordering::Relaxed)
+                    || !self.graves.lock().is_empty()))
+            || space.is_batch(m.emptied.len())
     }
 
     /// O5: an emptied segment waits until both slots are past it.
@@ -234,8 +235,8 @@ impl Pool {
             };
             self.core.check()?;
             let gained = match &refused {
-                Err(_) => self.gain_admission()?,
-                Ok(()) => self.gain_segments()?,
+                Err(_) => self.gain_admission(slice, blocks)?,
+                Ok(()) => self.gain_segments(class, bytes)?,
             };
             if !gained {
                 refused?;
@@ -246,12 +247,15 @@ impl Pool {
     }
 
     /// Finds out what was overwritten or given up and not yet counted; says whether it was anything.
-    fn gain_admission(&self) -> Result<bool> {
+    fn gain_admission(&self, slice: SliceId, blocks: u64) -> Result<bool> {
         let mut m = self.maintenance.lock();
-        let before = self.core.space.lock().available();
-        let appended = self.log.lock().appended_bytes;
-        // It is not worth a checkpoint for every refusal.
-        let news = appended - m.begun_at.min(appended) >= self.core.superblock.segment_bytes / 2
+        let admitted = || self.core.space.lock().admit(slice, blocks).is_ok();
+        if admitted() {
+            return Ok(true);
+        }
+        // What is in the trees already has been counted; a pool that is full stays so.
+        let news = self.layer_bytes.load(Ordering::Relaxed) > 0
+            || self.snapshot_removed.load(Ordering::Relaxed)
             || !self.graves.lock().is_empty();
         if news && m.checkpoint.is_none() {
             self.begin_checkpoint(&mut m);
@@ -263,20 +267,19 @@ impl Pool {
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.core.space.lock().available() > before)
+        Ok(admitted())
     }
 
-    /// Works until a segment more is free; says whether there is.
-    fn gain_segments(&self) -> Result<bool> {
+    /// Works until there are segments enough; says whether there are.
+    fn gain_segments(&self, class: Class, bytes: u64) -> Result<bool> {
         let mut m = self.maintenance.lock();
-        let before = self.core.space.lock().free_count();
         for _ in 0..MAX_STEPS + 16 * self.core.superblock.segments {
             let done = match self.step(&mut m, true) {
                 Ok(done) => done,
                 Err(EngineError::NoSpace { .. }) => Maintained::Idle,
                 Err(error) => return Err(error),
             };
-            if self.core.space.lock().free_count() > before {
+            if self.core.space.lock().has_room(class, bytes) {
                 return Ok(true);
             }
             if done == Maintained::Idle {
@@ -321,8 +324,3 @@ impl Pool {
 /// Bounds on the work for one append; a pool that needs more is full.
 const MAX_TRIES: u32 = 64;
 const MAX_STEPS: u32 = 1000;
-
-/// How many emptied segments are worth a checkpoint.
-fn reclaim_batch(space: &crate::space::Space) -> usize {
-    (space.segments().len() / 48).clamp(1, 16)
-}

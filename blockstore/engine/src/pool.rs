@@ -46,11 +46,14 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
-    /// A pool of `size_bytes` in segments of 64 MiB (smaller in a pool too small for 64 of those).
+    /// A pool of `size_bytes` in segments of 64 MiB, smaller in one too small for 128 of those.
     #[must_use]
     pub fn new(size_bytes: u64, tag: u64) -> Self {
         let mut segment_bytes = 64 << 20;
-        while segment_bytes > 1 << 20 && size_bytes / segment_bytes < 64 {
+        while segment_bytes > 4 << 20 && size_bytes / segment_bytes < 128 {
+            segment_bytes /= 2;
+        }
+        while segment_bytes > 1 << 20 && size_bytes / segment_bytes < 32 {
             segment_bytes /= 2;
         }
         Self { size_bytes, segment_bytes, tag }
@@ -218,7 +221,7 @@ impl Core {
 
     /// The largest record.
     pub(crate) fn record_limit(&self) -> u64 {
-        self.superblock.segment_bytes / 4
+        self.superblock.segment_bytes / 2
     }
 }
 
@@ -283,6 +286,8 @@ pub struct Pool {
     pub(crate) graves: Mutex<Vec<Grave>>,
     /// Bytes that fresh and sealed layers take.
     pub(crate) layer_bytes: AtomicUsize,
+    /// A snapshot was removed since the last freeze: the next one may free something.
+    pub(crate) snapshot_removed: AtomicBool,
 }
 
 impl Pool {
@@ -405,6 +410,9 @@ impl Pool {
                 }
             }
             _ => {
+                if matches!(logged.operation, Operation::RemoveSnapshot(_)) {
+                    self.snapshot_removed.store(true, Ordering::Relaxed);
+                }
                 if let Ok(replica) = self.find(slice) {
                     let mut effects = Effects::default();
                     let mut state = replica.inner.write();
@@ -496,6 +504,14 @@ impl Pool {
             quarantined_segments: quarantined as u32,
             memory: memory as u64,
         }
+    }
+
+    /// The most payload bytes that one entry may carry; larger writes are cut by the caller. At
+    /// least 1 MiB in pools of 128 MiB and more.
+    #[must_use]
+    pub fn max_payload_bytes(&self) -> u64 {
+        // Header, state and a checksum a block take less than an eighth.
+        self.core.record_limit() / 8 * 7 / 4096 * 4096
     }
 
     /// Whether an earlier failure has ended all writing.

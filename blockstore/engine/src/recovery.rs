@@ -11,7 +11,7 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mooring_terms::crc32c;
 use parking_lot::{Mutex, RwLock};
@@ -132,6 +132,7 @@ impl Pool {
             maintenance: Mutex::new(Maintenance::default()),
             graves: Mutex::new(Vec::new()),
             layer_bytes: AtomicUsize::new(0),
+            snapshot_removed: AtomicBool::new(false),
         };
         let mut opening = Opening { next: LogNumber(1), ..Opening::default() };
         if let Some(slot) = &slot {

@@ -22,7 +22,7 @@ use crate::format::RECORD_HEADER_BYTES;
 use crate::{EngineError, Result, SegmentId};
 
 /// What a live block counts: its bytes, and its part of header, padding and map.
-pub(crate) const BLOCK_WEIGHT: u64 = BLOCK_SIZE as u64 + 128;
+pub(crate) const BLOCK_WEIGHT: u64 = BLOCK_SIZE as u64 + 104;
 
 /// Head, successor, and the victim of the moment.
 const OPEN_SEGMENTS: u64 = 3;
@@ -208,32 +208,42 @@ impl Space {
         self.free(address.segment(), BLOCK_WEIGHT);
     }
 
-    /// Segments that only exempt and internal allocations may use.
+    /// Segments kept for the pool's own work. A checkpoint after random moves rewrites the whole
+    /// map, about 0.7 % of what lives, and must gain more than that: so reclaim empties many
+    /// segments for one checkpoint, and needs room for their contents before it frees any.
     fn reserve_segments(&self) -> u64 {
-        (self.segments.len() as u64 / 32).max(5)
+        (self.segments.len() as u64 / 12).max(6)
     }
 
     /// Whether an allocation of `class` finds enough segments free to go ahead.
     pub(crate) fn has_room(&self, class: Class, bytes: u64) -> bool {
         let free = self.free_count() as u64;
         let wanted = bytes.div_ceil(self.segment_bytes / 2);
-        let floor = match class {
-            Class::Ordinary => self.reserve_segments(),
-            Class::Exempt => self.reserve_segments() / 2,
+        free >= self.floor(class) + wanted
+    }
+
+    fn floor(&self, class: Class) -> u64 {
+        match class {
+            Class::Ordinary => self.reserve_segments() / 2,
+            Class::Exempt => self.reserve_segments() / 4,
             Class::Internal => 0,
-        };
-        free >= floor + wanted
+        }
     }
 
     /// Whether reclaim should be at work.
     pub(crate) fn is_low(&self) -> bool {
-        let low = self.reserve_segments() + (self.segments.len() as u64 / 64).max(3);
-        (self.free_count() as u64) < low
+        (self.free_count() as u64) < self.reserve_segments() + 3
     }
 
     /// Whether reclaim must be at work before anything else.
     pub(crate) fn is_pressing(&self) -> bool {
-        (self.free_count() as u64) <= self.reserve_segments() + 1
+        (self.free_count() as u64) <= self.floor(Class::Ordinary) + 1
+    }
+
+    /// Whether `emptied` segments that wait for a checkpoint are worth one.
+    pub(crate) fn is_batch(&self, emptied: usize) -> bool {
+        let scarce = (self.free_count() as u64) <= self.floor(Class::Exempt) + 1;
+        emptied as u64 >= self.reserve_segments() / 2 || (scarce && emptied > 0)
     }
 
     /// The most that may live: above it, reclaim would copy more than it frees.

@@ -10,6 +10,8 @@
 //! least as many as were flushed when the machine stopped, at most as many as were begun.
 //! `MOORING_SOAK=n` runs n seeds instead of a few.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use support::script::run;

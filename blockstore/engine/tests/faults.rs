@@ -1,5 +1,8 @@
 //! Disks that fail, rot and hang; places that are not ours to take.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "real threads and real time are tested")]
+
 mod support;
 
 use std::io::{Seek, SeekFrom, Write};
@@ -352,7 +355,7 @@ fn bad_ranges_sizes_and_geometry_are_refused() {
     for bad in [BlockRange::new(BlockIndex(0), 0), BlockRange::new(BlockIndex(u64::MAX - 4), 4)] {
         assert!(matches!(pool.read(slice(1), bad, &mut out), Err(EngineError::BadRange { .. })));
     }
-    let large = pool.append(slice(1), &[write(version(1, 2), 0, data(1, 80))]);
+    let large = pool.append(slice(1), &[write(version(1, 2), 0, data(1, 140))]);
     assert!(matches!(large, Err(EngineError::TooLarge { .. })), "{large:?}");
     assert!(matches!(pool.append(slice(9), &[]), Err(EngineError::NoReplica(_))));
     assert!(matches!(pool.create(slice(1), Bytes::new()), Err(EngineError::ReplicaExists(_))));

@@ -1,6 +1,9 @@
 //! Figures on a real directory; printed, not judged. `cargo nextest run --release -p mooring-engine
 //! --test measure --run-ignored all --no-capture`; `MOORING_MEASURE_DIR` names the place.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "real threads and real time are tested")]
+
 mod support;
 
 use std::path::PathBuf;

@@ -3,6 +3,8 @@
 //! Run with `--features mutations`; the bug is chosen at run time, so each test sets it, runs the
 //! same seeds that pass without it, and expects a complaint.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::{Mutex, PoisonError};

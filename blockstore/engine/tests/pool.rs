@@ -1,5 +1,7 @@
 //! What a pool promises, operation by operation.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use bytes::Bytes;

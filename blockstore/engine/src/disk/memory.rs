@@ -339,7 +339,7 @@ impl Disk for MemoryDisk {
 
     fn write(&self, area: Area, offset: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
         let mut state = self.begin(DiskOperation::Write)?;
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let bytes: Vec<u8> = parts.iter().map(|part| &**part).collect::<Vec<_>>().concat();
         state.bytes_written += bytes.len() as u64;
         state.areas.entry(area).or_default().write(offset, &bytes);
         let result = state.end();

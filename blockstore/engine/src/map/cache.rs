@@ -3,12 +3,12 @@
 //! Entries carry the moment of their loading; whoever looks one up says since when its segment has
 //! been free, so that a node of a reused segment is never served.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::address::Address;
+use crate::address::{Address, AddressMap};
 use crate::format::node::Node;
 
 /// Memory beside a node's bytes: map entry, queue entry, counts.
@@ -22,7 +22,7 @@ struct Slot {
 
 #[derive(Default)]
 struct Inner {
-    slots: HashMap<Address, Slot>,
+    slots: AddressMap<Slot>,
     clock: VecDeque<Address>,
     bytes: usize,
 }

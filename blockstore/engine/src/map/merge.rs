@@ -9,19 +9,14 @@
 //! remembered by the node's address, so that it is written once and stays shared. What the new tree
 //! no longer names is freed, unless the newest snapshot (the *shadow*) names it too.
 
-use std::collections::HashMap;
-
 use mooring_terms::{Version, crc32c};
 
 use super::moved::Target;
 use super::{Child, Entry, FAN, Layer, NodeRef, NodeSource, Root, Stop, span};
-use crate::address::Address;
+use crate::address::{Address, AddressMap};
 use crate::format::node::{Children, Entries, encode_inner, encode_leaf};
 use crate::trash::{Dropped, Keep};
 use crate::{Result, SegmentId};
-
-/// Nodes are handed to the log in batches of about this many bytes.
-const BATCH_BYTES: usize = 256 << 10;
 
 /// Where new nodes go, and what is told about old ones.
 pub(crate) trait NodeSink {
@@ -110,7 +105,9 @@ pub(crate) struct Merge<'a> {
     /// What reclaim wants rewritten, ordered by block.
     pub(crate) targets: &'a [Target],
     /// What relocation made of nodes, by old address.
-    pub(crate) memo: &'a mut HashMap<Address, Child>,
+    pub(crate) memo: &'a mut AddressMap<Child>,
+    /// Nodes are handed to the log in batches of about this many bytes.
+    pub(crate) batch_bytes: usize,
     /// Only blocks within are merged; the rest of the tree stays.
     pub(crate) window: (u64, u64),
 }
@@ -305,7 +302,7 @@ impl Merge<'_> {
                 Merged::Write(node) => {
                     batched += node.bytes.len();
                     batch.push((i, node));
-                    if batched > BATCH_BYTES {
+                    if batched > self.batch_bytes {
                         self.write_batch(&mut batch, &mut new)?;
                         batched = 0;
                     }

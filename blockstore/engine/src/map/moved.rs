@@ -4,11 +4,9 @@
 //! address is served, so what was shared stays shared, and a newer write, which names another
 //! address, is never touched. The checkpoint that rewrites the nodes forgets the entries.
 
-use std::collections::HashMap;
-
 use mooring_terms::SliceId;
 
-use crate::address::Address;
+use crate::address::{Address, AddressMap};
 
 /// Memory an entry takes in table and list, in bytes.
 pub(crate) const MOVED_BYTES: usize = 72;
@@ -27,7 +25,7 @@ pub(crate) struct Target {
 /// The table of moves.
 #[derive(Default)]
 pub(crate) struct Moved {
-    table: HashMap<Address, Address>,
+    table: AddressMap<Address>,
     /// What the next checkpoint has to rewrite.
     targets: Vec<Target>,
 }
@@ -35,6 +33,9 @@ pub(crate) struct Moved {
 impl Moved {
     /// Where the bytes of `address` are now.
     pub(crate) fn translate(&self, mut address: Address) -> Address {
+        if self.table.is_empty() {
+            return address;
+        }
         while let Some(to) = self.table.get(&address) {
             address = *to;
         }

@@ -267,7 +267,7 @@ fn check(disk: MemoryDisk, crash: u64, states: &[Vec<Model>]) -> Result<(), Stri
         return Err(format!("{verified:?}"));
     }
     let found = fitting(&pool, states)?;
-    if crash % 8 == 0 {
+    if crash.is_multiple_of(8) {
         drop(pool);
         let again = after_life(&disk, crash, found)?;
         return crash_while_opening(&again, crash);
