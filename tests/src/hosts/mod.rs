@@ -39,6 +39,7 @@
 // Real processes run in real time: waiting for them needs the clock and sleep.
 #![allow(clippy::disallowed_methods)]
 
+mod cluster;
 mod daemon;
 mod disk;
 mod enter;
@@ -47,6 +48,7 @@ mod fio;
 mod fsck;
 mod host;
 mod keeper;
+mod load;
 mod loops;
 mod machine;
 mod network;
@@ -56,13 +58,16 @@ mod skip;
 mod stall;
 mod sweep;
 mod tasks;
+mod volume;
 mod wait;
 
+pub use cluster::{Cluster, POOL, on_cluster};
 pub use disk::{LoopDisk, corrupt};
 pub use failure::{Failure, Result};
 pub use fio::{Fio, FioReport, FioRun};
 pub use fsck::FileSystem;
 pub use host::Host;
+pub use load::{Endured, FAILOVER, Load, RESTART, judge};
 pub use loops::{LoopDevice, loop_devices};
 pub use machine::{binaries, missing};
 pub use process::{Output, Process};
@@ -70,4 +75,5 @@ pub use set::{Hosts, on_hosts};
 pub use skip::skip;
 pub use stall::{StallMeter, StallReport};
 pub use sweep::{Swept, sweep, sweep_directory};
+pub use volume::Volume;
 pub use wait::{milliseconds, seconds, wait_until};

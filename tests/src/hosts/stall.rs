@@ -46,6 +46,9 @@ pub struct StallReport {
     pub first_error: Option<String>,
     /// The longest time from one success to the next, or to the end.
     pub longest: Duration,
+    /// The number of the last write that succeeded, which is in its block; each block's is a round of
+    /// the file higher than the one before.
+    pub last: Option<u64>,
 }
 
 /// How many blocks the file has.
@@ -69,7 +72,13 @@ impl StallMeter {
             .custom_flags(libc::O_DIRECT)
             .open(host.path(&file)?)
             .map_err(Failure::io(name))?;
-        let none = StallReport { writes: 0, errors: 0, first_error: None, longest: Duration::ZERO };
+        let none = StallReport {
+            writes: 0,
+            errors: 0,
+            first_error: None,
+            longest: Duration::ZERO,
+            last: None,
+        };
         let state = Mutex::new(State { answered: Instant::now(), report: none });
         let shared = Arc::new(Shared { ended: AtomicBool::new(false), state });
         let (stop, told) = mpsc::channel();
@@ -111,18 +120,46 @@ impl StallMeter {
     }
 }
 
+impl StallReport {
+    /// Reads the meter's file, on whatever host it is mounted now: every write that succeeded must be
+    /// there, and none that was never made.
+    ///
+    /// # Errors
+    /// The file can't be read, or a block is older than its last write that succeeded.
+    pub fn is_kept_in(&self, host: &Host, file: impl AsRef<Path>) -> Result<()> {
+        let name = format!("host{}: {}", host.number(), file.as_ref().display());
+        let bytes = std::fs::read(host.path(&file)?).map_err(Failure::io(&name))?;
+        let last = self.last.ok_or_else(|| Failure::Wrong("no write succeeded".into()))?;
+        for block in 0..BLOCKS.min(last + 1) {
+            // The newest of this block's that is not above `last`.
+            let written = last - (last - block) % BLOCKS;
+            let at = usize::try_from(block * 4096).unwrap_or(usize::MAX);
+            let number = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            let found = number.map(u64::from_le_bytes);
+            // A write that was answered by an error, or not at all, may have been made too.
+            if found.is_none_or(|found| found < written || found % BLOCKS != block) {
+                let what =
+                    format!("{name}: block {block} has {found:?}, and {written} was written");
+                return Err(Failure::Wrong(what));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, outcome: std::io::Result<()>) {
+    fn note(&self, number: u64, outcome: std::io::Result<()>) {
         let now = Instant::now();
         let mut state = self.lock();
         match outcome {
             Ok(()) => {
                 state.report.longest = state.report.longest.max(now - state.answered);
                 state.report.writes += 1;
+                state.report.last = Some(number);
                 state.answered = now;
             }
             Err(error) => {
@@ -137,7 +174,7 @@ fn write_until_told(file: &File, interval: Duration, told: &Receiver<()>, shared
     let mut block = Box::new(Block([0; 4096]));
     for number in 0u64.. {
         block.0[..8].copy_from_slice(&number.to_le_bytes());
-        shared.note(file.write_all_at(&block.0, number % BLOCKS * 4096));
+        shared.note(number, file.write_all_at(&block.0, number % BLOCKS * 4096));
         if !matches!(told.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
             break;
         }

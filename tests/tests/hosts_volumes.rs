@@ -1,0 +1,183 @@
+//! Volumes as they are used when nothing fails: written on one host, read on another, grown, removed.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "real processes run in real time; in a test's functions too a panic is the report"
+)]
+
+use mooring_tests::hosts::{
+    Cluster, Failure, FileSystem, Result, Volume, on_cluster, seconds, wait_until,
+};
+
+/// What a file's bytes come to.
+fn digest(cluster: &Cluster, host: usize, file: &str) -> Result<String> {
+    let line = cluster[host].run(format!("sha256sum <'{file}'"))?.stdout;
+    Ok(line.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// Writes files on one host and compares them on the others, for each number of replicas.
+fn is_read_where_it_was_not_written(kind: FileSystem, name: &str) {
+    on_cluster(3, |cluster| {
+        for replicas in 1..=3 {
+            let volume = cluster
+                .create(&format!("{name}{replicas} --size 1G --replicas {replicas} --fs {name}"))?;
+            volume.mount(1)?;
+            let (random, small) = (volume.file("random"), volume.file("small"));
+            cluster[1].run(format!(
+                "dd if=/dev/urandom of={random} bs=1M count=16 status=none
+                 mkdir {small}; for i in $(seq 100); do echo $i >{small}/$i; done"
+            ))?;
+            let written = digest(cluster, 1, &random)?;
+            volume.unmount(1)?;
+            volume.check(kind, 3)?;
+            for host in [2, 3] {
+                volume.mount(host)?;
+                assert_eq!(digest(cluster, host, &random)?, written, "{replicas} replicas");
+                let read = cluster[host].run(format!("cat {small}/* | sort -n | tail -n 1"))?;
+                assert_eq!(read.stdout, "100\n");
+                volume.unmount(host)?;
+            }
+            volume.remove()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn ext4_volume_is_read_where_it_was_not_written() {
+    is_read_where_it_was_not_written(FileSystem::Ext4, "ext4");
+}
+
+#[test]
+fn xfs_volume_is_read_where_it_was_not_written() {
+    is_read_where_it_was_not_written(FileSystem::Xfs, "xfs");
+}
+
+#[test]
+fn raw_volume_is_a_block_device_and_nobody_formats_it() {
+    on_cluster(3, |cluster| {
+        for replicas in 1..=3 {
+            let told = format!("raw{replicas} --size 64M --replicas {replicas} --fs raw");
+            let volume = cluster.create(&told)?;
+            let device = volume.attach(1)?;
+            // Its edges, and what lies between and was never written.
+            cluster[1].run(format!(
+                "head -c 8M /dev/urandom >/run/edges
+                 dd if=/run/edges of={device} bs=1M count=4 oflag=direct status=none
+                 dd if=/run/edges of={device} bs=1M skip=4 seek=60 oflag=direct status=none"
+            ))?;
+            let written = digest(cluster, 1, &device)?;
+            let size = cluster[1].run(format!("blockdev --getsize64 {device}"))?.stdout;
+            assert_eq!(size.trim(), (64u64 << 20).to_string());
+            volume.detach(1)?;
+            let refusal = volume.mount(2).expect_err("a raw volume without a file system");
+            assert!(refusal.to_string().contains("mkfs"), "{refusal}");
+            for host in [2, 3] {
+                let device = volume.attach(host)?;
+                assert_eq!(digest(cluster, host, &device)?, written, "{replicas} replicas");
+                volume.detach(host)?;
+            }
+            volume.remove()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn raw_volume_with_a_file_system_of_its_users_is_mounted_as_what_it_is() {
+    on_cluster(1, |cluster| {
+        let volume = cluster.create("own --size 1G --fs raw")?;
+        let device = volume.attach(1)?;
+        cluster[1].run(format!("mkfs.xfs -q {device}"))?;
+        volume.detach(1)?;
+        volume.mount(1)?;
+        let listed = cluster[1].run(format!("stat -f -c %T {}", volume.directory()))?.stdout;
+        assert_eq!(listed.trim(), "xfs");
+        volume.unmount(1)
+    });
+}
+
+#[test]
+fn mounted_volume_is_refused_to_another_host_by_the_name_of_the_one_that_has_it() {
+    on_cluster(3, |cluster| {
+        let volume = cluster.create("db --size 1G --replicas 2")?;
+        volume.mount(1)?;
+        let refusal = volume.mount(2).expect_err("host1 is alive and has it").to_string();
+        assert!(refusal.contains("host1"), "{refusal}");
+        cluster[1].run(format!("echo mine >{}", volume.file("note")))?;
+        volume.unmount(1)?;
+        volume.mount(2)?;
+        assert_eq!(cluster[2].run(format!("cat {}", volume.file("note")))?.stdout, "mine\n");
+        volume.unmount(2)
+    });
+}
+
+/// How large the mounted file system is, in MiB.
+fn size_mib(volume: &Volume, host: usize) -> Result<u64> {
+    let command = format!("df --output=size -BM {} | tail -n 1 | tr -dc 0-9", volume.directory());
+    let text = volume.cluster()[host].run(command)?.stdout;
+    text.parse().map_err(|_| Failure::Unreadable { what: "df".into(), because: text })
+}
+
+#[test]
+fn volume_grows_while_it_is_written() {
+    on_cluster(3, |cluster| {
+        for kind in ["ext4", "xfs"] {
+            let volume = cluster.create(&format!("{kind} --size 512M --fs {kind}"))?;
+            volume.mount(1)?;
+            let load = volume.load(1, 4)?;
+            // Asked for on another host than the one that has it mounted.
+            cluster.ctl(2, &format!("volume resize {kind} 1536M"))?;
+            wait_until(seconds(15), "the file system has grown", || {
+                Ok(size_mib(&volume, 1)? > 1200)
+            })?;
+            assert!(load.goes_on(), "it grew only when nobody wrote any more");
+            load.finish()?;
+            // More than it had room for.
+            let file = volume.file("large");
+            cluster[1].run(format!("dd if=/dev/zero of={file} bs=1M count=600 status=none"))?;
+            volume.unmount(1)?;
+            volume.remove()?;
+        }
+        Ok(())
+    });
+}
+
+/// What the pools of all hosts hold, in bytes of live data.
+fn live(cluster: &Cluster) -> Result<u64> {
+    let mut live = 0;
+    for host in 1..=cluster.count() {
+        for pool in cluster.pools_of(host, host)? {
+            live += pool["live"].as_u64().unwrap_or_default();
+        }
+    }
+    Ok(live)
+}
+
+#[test]
+fn removed_volume_and_deleted_file_give_their_space_back() {
+    const MIB: u64 = 1 << 20;
+    on_cluster(3, |cluster| {
+        let before = live(cluster)?;
+        let volume = cluster.create("db --size 2G --replicas 3")?;
+        volume.mount(1)?;
+        let file = volume.file("large");
+        let write = format!("dd if=/dev/urandom of={file} bs=1M count=128 conv=fsync status=none");
+        cluster[1].run(&write)?;
+        let full = live(cluster)?;
+        assert!(full >= before + 3 * 128 * MIB, "{before} -> {full}: less than three copies");
+        cluster[1].run(format!("rm {file}; sync; fstrim {}", volume.directory()))?;
+        wait_until(seconds(15), "the deleted file's space is free", || match live(cluster)? {
+            now if now < before + 3 * 32 * MIB => Ok(true),
+            now => Err(Failure::Wrong(format!("{before} -> {full} -> {now}"))),
+        })?;
+        cluster[1].run(&write)?;
+        volume.unmount(1)?;
+        volume.remove()?;
+        wait_until(seconds(15), "the removed volume's space is free", || match live(cluster)? {
+            now if now < before + 3 * MIB => Ok(true),
+            now => Err(Failure::Wrong(format!("{before} -> {full} -> {now}"))),
+        })
+    });
+}
