@@ -66,11 +66,16 @@ pub struct EventLog {
 struct Ring {
     events: VecDeque<Happening>,
     next: u64,
+    counts: BTreeMap<&'static str, u64>,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { ring: Mutex::new(Ring { events: VecDeque::new(), next: 1 }), more: Notify::new() }
+        Self { ring: Mutex::new(Ring {
+                events: VecDeque::new(),
+                next: 1,
+                counts: BTreeMap::new(),
+            }), more: Notify::new() }
     }
 }
 
@@ -85,6 +90,7 @@ impl EventLog {
         let mut ring = self.ring.lock();
         let number = ring.next;
         ring.next += 1;
+        *ring.counts.entry(kind).or_default() += 1;
         if ring.events.len() == KEPT {
             ring.events.pop_front();
         }
@@ -100,6 +106,12 @@ impl EventLog {
         let details = BTreeMap::from([("slice", slice.index.to_string())]);
         let about = About { node, volume: Some(slice.volume), pool: None, details };
         self.push(severity, kind, message, about);
+    }
+
+    /// How many events there were of each kind.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.ring.lock().counts.clone()
     }
 
     /// Up to `limit` events with a number above `after`, oldest first, and whether some in between

@@ -25,6 +25,7 @@ mod error;
 mod event;
 mod name;
 mod node;
+pub mod openapi;
 mod pool;
 pub mod routes;
 mod size;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod devices;
+mod metrics;
 mod nodes;
 pub mod pools;
 mod reading;
@@ -123,6 +124,8 @@ pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) {
 fn router(daemon: Arc<Daemon>) -> Router {
     let router = Router::new();
     let router = add(router, &routes::STATUS, status::status);
+    let router = add(router, &routes::METRICS, metrics::metrics);
+    let router = add(router, &routes::OPENAPI, openapi);
     let router = add(router, &routes::EVENTS, status::events);
     let router = add(router, &routes::TASKS, status::tasks);
     let router = add(router, &routes::TASK, status::task);
@@ -170,6 +173,11 @@ where
 {
     let method = MethodFilter::try_from(route.method.clone()).expect("a method that HTTP has");
     router.route(route.path, on(method, handler))
+}
+
+/// What this API takes and answers, for programs.
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(mooring_api::openapi::document())
 }
 
 /// Parses a name out of a path.

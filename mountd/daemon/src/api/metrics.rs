@@ -1,0 +1,126 @@
+//! Prometheus metrics, gathered when they are asked for. Every name and unit stands here.
+//!
+//! | metric | labels | meaning |
+//! |---|---|---|
+//! | `mooring_up` | `node`, `version` | 1 |
+//! | `mooring_raft_leader`, `_term`, `_applied` | | as this node sees it; leader is 1 on the leader |
+//! | `mooring_pool_size_bytes`, `_live_bytes`, `_free_bytes`, `_failed` | `pool`, `path` | pools of this node |
+//! | `mooring_slice_primary`, `_epoch`, `_sequence`, `_too_few` | `volume`, `slice` | replicas of this node |
+//! | `mooring_slice_lag_records` | `volume`, `slice`, `replica` | at a primary: records the other lacks |
+//! | `mooring_device_reads_total`, `_writes_total`, `_flushes_total`, `_discards_total`, `_errors_total`, `_read_bytes_total`, `_written_bytes_total`, `_in_flight` | `volume` | devices of this node |
+//! | `mooring_events_total` | `kind` | events since the daemon's start |
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use mooring_device::Device;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::daemon::{Daemon, Running};
+
+/// The type of the text.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Labels of one time series.
+type Labels = Vec<(&'static str, String)>;
+
+/// The metrics of one scrape.
+#[derive(Default)]
+struct Scrape {
+    families: BTreeMap<(&'static str, &'static str), Family<Labels, Gauge>>,
+}
+
+impl Scrape {
+    fn set(&mut self, name: &'static str, help: &'static str, labels: &Labels, value: u64) {
+        let family = self.families.entry((name, help)).or_default();
+        family.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    fn encode(self) -> String {
+        let mut registry = Registry::with_prefix("mooring");
+        for ((name, help), family) in self.families {
+            registry.register(name, help, family);
+        }
+        let mut text = String::new();
+        if encode(&mut text, &registry).is_err() {
+            let _ = writeln!(text, "# the metrics could not be encoded");
+        }
+        text
+    }
+}
+
+pub async fn metrics(State(daemon): State<Arc<Daemon>>) -> impl IntoResponse {
+    let mut scrape = Scrape::default();
+    let up = vec![
+        ("node", daemon.name().to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    scrape.set("up", "The daemon answers", &up, 1);
+    if let Ok(running) = daemon.running() {
+        raft(&mut scrape, &running);
+        replicas(&mut scrape, &running);
+        devices(&mut scrape, &running);
+        for (kind, count) in running.node.events().counts() {
+            let labels = vec![("kind", kind.to_owned())];
+            scrape.set("events_total", "Events since the daemon's start", &labels, count);
+        }
+    }
+    ([(CONTENT_TYPE, OPEN_METRICS)], scrape.encode())
+}
+
+fn raft(scrape: &mut Scrape, running: &Running) {
+    let status = running.node.control().status();
+    let leads = status.leader == Some(status.node);
+    let none = Labels::new();
+    scrape.set("raft_leader", "Whether this node leads", &none, u64::from(leads));
+    scrape.set("raft_term", "Raft's term", &none, status.term);
+    scrape.set("raft_applied", "The last entry applied here", &none, status.applied);
+}
+
+fn replicas(scrape: &mut Scrape, running: &Running) {
+    let state = running.node.state();
+    let report = running.node.report(&[]);
+    for (id, pool) in &report.pools {
+        let path = state.pool(*id).map(|row| row.path.clone()).unwrap_or_default();
+        let labels = vec![("pool", id.to_string()), ("path", path)];
+        scrape.set("pool_size_bytes", "What the pool may hold", &labels, pool.size);
+        scrape.set("pool_live_bytes", "What it holds", &labels, pool.live);
+        scrape.set("pool_free_bytes", "What can still be promised", &labels, pool.free);
+        scrape.set("pool_failed", "An I/O error has stopped it", &labels, u64::from(pool.failed));
+    }
+    for (id, slice) in &report.slices {
+        let volume = state.volume(id.volume).map(|row| row.name.clone()).unwrap_or_default();
+        let labels = vec![("volume", volume), ("slice", id.index.to_string())];
+        scrape.set("slice_primary", "This replica serves", &labels, u64::from(slice.serves));
+        scrape.set("slice_epoch", "The newest epoch known", &labels, u64::from(slice.epoch.0));
+        scrape.set("slice_sequence", "The last record", &labels, slice.last.sequence.0);
+        scrape.set("slice_too_few", "I/O waits for replicas", &labels, u64::from(slice.too_few));
+        for other in &slice.others {
+            let mut labels = labels.clone();
+            labels.push(("replica", state.node_name(other.node)));
+            scrape.set("slice_lag_records", "Records that it lacks", &labels, other.lag);
+        }
+    }
+}
+
+fn devices(scrape: &mut Scrape, running: &Running) {
+    for attached in running.attachments.all() {
+        let labels = vec![("volume", attached.name.clone())];
+        let stats = attached.device.stats();
+        scrape.set("device_reads_total", "Reads", &labels, stats.reads);
+        scrape.set("device_read_bytes_total", "Bytes asked for", &labels, stats.read_bytes);
+        scrape.set("device_writes_total", "Writes", &labels, stats.writes);
+        scrape.set("device_written_bytes_total", "Bytes written", &labels, stats.write_bytes);
+        scrape.set("device_flushes_total", "Flushes", &labels, stats.flushes);
+        scrape.set("device_discards_total", "Discards", &labels, stats.discards);
+        scrape.set("device_errors_total", "Requests that failed", &labels, stats.errors);
+        scrape.set("device_in_flight", "Requests that wait", &labels, stats.in_flight);
+    }
+}
