@@ -277,8 +277,9 @@ impl Rpc {
         };
         let rpc = Arc::clone(self);
         self.runtime.spawn(async move {
-            let _guard = guard;
             let (status, body) = rpc.dispatch(from, &name, body).await;
+            // Before the answer: whoever gets it may ask again at once, and is to find room.
+            drop(guard);
             rpc.answer(from, number, status, &body);
         });
     }
@@ -354,10 +355,8 @@ impl Counted {
         if service.starts_with("raft.") {
             return Some(Self { load: None });
         }
-        if which(&load).fetch_add(1, Ordering::Relaxed) >= OUTSTANDING {
-            which(&load).fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+        let room = |count: usize| (count < OUTSTANDING).then_some(count + 1);
+        which(&load).fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
         Some(Self { load: Some((load, which)) })
     }
 }
