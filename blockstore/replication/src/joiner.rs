@@ -44,8 +44,10 @@ pub(crate) struct Joiner {
     /// When to ask the engine for space again.
     space_again: Option<Time>,
     told_full: bool,
-    /// A record found no space and was dropped.
-    dropped: bool,
+    /// The pool couldn't give a whole window ahead: only what is needed next is asked for.
+    scarce: bool,
+    /// Bytes that a record needs which found no space and was dropped.
+    dropped: u64,
     /// What it does beside, where it is listed in sync under its earlier incarnation.
     pub(crate) restart: Option<Restart>,
 }
@@ -92,7 +94,8 @@ impl Joiner {
             queries: BTreeMap::new(),
             space_again: None,
             told_full: false,
-            dropped: false,
+            scarce: false,
+            dropped: 0,
             restart,
         }
     }
@@ -110,7 +113,11 @@ impl Joiner {
     }
 
     /// Says again what may have been lost with a stream.
-    pub(crate) fn repeat(&self, core: &Core, turn: &mut Turn<'_>) {
+    pub(crate) fn repeat(&mut self, core: &Core, turn: &mut Turn<'_>) {
+        if let Some(join) = &mut self.join {
+            // After a hello the primary sends again whatever was not acknowledged.
+            join.waiting.clear();
+        }
         self.tell_ready(core, turn);
         self.acknowledge(core, turn, false);
         self.tell_copied(core, turn);
@@ -179,6 +186,11 @@ impl Joiner {
         {
             return;
         }
+        if core.log.last < from.after {
+            // Records that the primary counts on never came.
+            core.hello(turn, self.primary, false);
+            return self.repeat(core, turn);
+        }
         join.stage = Stage::Following;
         join.finish = None;
         join.finish_waits = false;
@@ -195,7 +207,9 @@ impl Joiner {
             Taken::Known => self.acknowledge(core, turn, false),
             Taken::Gap => self.acknowledge(core, turn, true),
             // To be said again when there is space.
-            Taken::NoSpace => self.dropped = true,
+            Taken::NoSpace => {
+                self.dropped = append.records.iter().map(space::cost).max().unwrap_or(0);
+            }
             Taken::Diverged => {
                 self.join = None;
                 core.join = None;
@@ -261,13 +275,23 @@ impl Joiner {
     fn keep_space(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         let Some(join) = &self.join else { return };
         let waiting: u64 = join.waiting.iter().flat_map(|step| &step.extents).map(copy_cost).sum();
-        let ahead = core.options.copy_window_bytes + waiting;
-        if core.space.reserved < ahead / 2 + waiting && self.space_again.is_none() {
+        let first = join.waiting.front().map(|step| step.extents.iter().map(copy_cost).sum());
+        let least = self.dropped.max(first.unwrap_or(0));
+        // From a pool that is nearly full only what is needed next.
+        let (low, ahead) = if self.scarce {
+            (least, least)
+        } else {
+            (core.options.copy_window_bytes / 2 + waiting, core.options.copy_window_bytes + waiting)
+        };
+        if core.space.reserved < low && self.space_again.is_none() {
             core.space.set(turn.out, ahead);
         }
     }
 
     pub(crate) fn on_reserved(&mut self, core: &mut Core, turn: &mut Turn<'_>, enough: bool) {
+        if !enough && !std::mem::replace(&mut self.scarce, true) {
+            return self.keep_space(core, turn);
+        }
         if !enough {
             self.space_again = Some(turn.now + core.options.retry);
             if !std::mem::replace(&mut self.told_full, true) {
@@ -275,9 +299,9 @@ impl Joiner {
             }
             return;
         }
-        self.told_full = false;
+        self.scarce &= self.dropped > 0 || core.space.reserved < core.options.copy_window_bytes / 2;
         self.take_copies(core, turn);
-        if std::mem::take(&mut self.dropped) {
+        if std::mem::take(&mut self.dropped) > 0 {
             self.acknowledge(core, turn, true);
         }
     }

@@ -281,6 +281,9 @@ pub struct Missing {
 pub struct JoinFrom {
     /// The attempt.
     pub join: JoinId,
+    /// Everything newer than this comes as records or copies: a joiner whose log ends before it
+    /// must not take the position.
+    pub after: Version,
     /// The version before the first record that follows.
     pub last: Version,
     /// The primary's epochs.

@@ -36,7 +36,7 @@ use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, Sequence, Time}
 
 use crate::core::{Core, Turn, mutated};
 use crate::event::{Mark, Token};
-use crate::message::{Ack, Hello, MessageBody};
+use crate::message::{Ack, Hello, MessageBody, Standing};
 use crate::note::Note;
 use crate::proposal::Proposal;
 use crate::request::{Outcome, Refusal, Reply, RequestId};
@@ -236,6 +236,7 @@ impl Primary {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.poked = None;
         peer.failed = false;
+        peer.diverged |= hello.position.standing != Standing::Complete;
         if self.counts(core, from) {
             if self.has_opened() {
                 self.resume(core, turn, from, &hello.position);
@@ -250,6 +251,10 @@ impl Primary {
 
     fn on_ack(&mut self, core: &mut Core, turn: &mut Turn<'_>, from: NodeId, ack: Ack) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        if peer.join.as_ref().is_some_and(|join| !join.is_following()) {
+            // Said before it superseded.
+            return;
+        }
         if peer.acknowledged(ack.received, ack.durable) {
             peer.waiting = None;
         }

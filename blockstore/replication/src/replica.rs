@@ -24,7 +24,7 @@ use crate::failed::Failed;
 use crate::joiner::Joiner;
 use crate::lease::Leases;
 use crate::log::Log;
-use crate::message::{Ack, Message, MessageBody, Promised};
+use crate::message::{Ack, Message, MessageBody, Promised, Standing};
 use crate::note::Note;
 use crate::options::Options;
 use crate::primary::Primary;
@@ -632,8 +632,12 @@ impl Replica {
         if mutated!(core, SequenceReused) && listed.is_some() && primary {
             return Role::Primary(Box::new(Primary::carry_on(core, turn)));
         }
-        if current {
+        if current && core.log.state.standing == Standing::Complete {
             return Role::Secondary(Secondary::new(core, turn));
+        }
+        if current {
+            // It was being brought level where it stood, and that isn't finished.
+            return Role::Joiner(Joiner::new(core, turn, None));
         }
         if listed.is_some() {
             let mut restart = Restart::new(core, turn);

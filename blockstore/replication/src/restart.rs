@@ -22,7 +22,7 @@ use mooring_terms::{Incarnation, NodeId, Record, Time, Version};
 use crate::core::{Core, Turn};
 use crate::event::{ProposalId, ProposalOutcome};
 use crate::history;
-use crate::message::{Hello, MessageBody, Position, Pull};
+use crate::message::{Hello, MessageBody, Position, Pull, Standing};
 use crate::note::Note;
 use crate::proposal::Proposal;
 use crate::space;
@@ -139,7 +139,9 @@ impl Restart {
     ) -> impl Iterator<Item = (NodeId, &'a Position)> + use<'a> {
         self.reports.iter().filter_map(|(&node, report)| {
             let member = core.config().in_sync_member(node)?;
-            (member.incarnation == report.incarnation).then_some((node, &report.position))
+            let has_all = report.position.standing == Standing::Complete;
+            (member.incarnation == report.incarnation && has_all)
+                .then_some((node, &report.position))
         })
     }
 
@@ -254,12 +256,17 @@ impl Restart {
         let others = config.in_sync.iter().filter(|member| member.node != core.me.node);
         let all_reported = others.clone().all(|member| self.reports.contains_key(&member.node));
         let waited = turn.now >= self.began + core.options.restart_wait;
-        if core.damaged || !(all_reported || waited) {
+        // One that was being brought level has a high position and lacks blocks below it. (Where it
+        // is the only one, a loss was declared.)
+        let lacks = core.log.state.standing != Standing::Complete && config.in_sync.len() > 1;
+        if core.damaged || lacks || !(all_reported || waited) {
             return;
         }
         let rank = |node: NodeId, last: Version| (last, node == config.primary, Reverse(node));
         let mine = rank(core.me.node, core.log.last);
-        let able = |report: &&Report| !report.position.damaged;
+        let able = |report: &&Report| {
+            !report.position.damaged && report.position.standing == Standing::Complete
+        };
         let further = |(&node, report): (&NodeId, &Report)| rank(node, report.position.last) > mine;
         if self.reports.iter().filter(|(_, report)| able(report)).any(further) {
             return;

@@ -81,6 +81,11 @@ impl Primary {
         }
         let opened = self.has_opened();
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        if promised.position.standing != Standing::Complete {
+            // Listed, but it was being brought level when the epoch moved.
+            peer.diverged = true;
+            return self.review(core, turn);
+        }
         peer.answered = peer.answered.max(Some(promised.sent));
         peer.waiting = None;
         // Its promise is durable, and so is everything before it.

@@ -147,9 +147,14 @@ impl Primary {
                 peer.unacknowledged_bytes += Window::weight(record);
             }
             if peer.unacknowledged_bytes > core.options.window_bytes {
-                join.fall_behind(previous);
+                // From what it has, not from what was sent: it may have had no space for that.
                 peer.flow = None;
-                return;
+                if let Some(has) = history::version_of(&core.log.state.epochs, peer.received) {
+                    join.fall_behind(has);
+                    return;
+                }
+                peer.join = None;
+                return self.poke(core, turn, node);
             }
         }
         peer.flow = Some(last);

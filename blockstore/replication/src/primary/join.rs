@@ -87,6 +87,11 @@ impl Join {
         self.stage == Stage::Done
     }
 
+    /// Whether records flow to it, or did.
+    pub(super) fn is_following(&self) -> bool {
+        self.stage != Stage::Superseding
+    }
+
     /// Where the sweep is, for people.
     pub(super) fn at(&self) -> Option<BlockIndex> {
         self.sweep
@@ -201,6 +206,7 @@ impl Primary {
         let Some(join) = &mut peer.join else { return };
         let from = JoinFrom {
             join: join.id,
+            after: join.after,
             last: core.log.last,
             epochs: core.log.state.epochs.clone(),
             seal: core.log.state.seal,
@@ -248,11 +254,13 @@ impl Primary {
             let query = Query::NewerThan(join.after);
             let limit_blocks = core.options.copy_step_blocks * 8;
             turn.out.push(Command::Query { token, query, from, limit_blocks });
+        } else if !join.on_the_way.is_empty() {
+            // What is on the way is no longer missing once it has come.
         } else if let Some(from) = join.missing {
             join.pending = Pending::Missing;
             let wanted = MissingWanted { join: join.id, from };
             core.send(turn, node, incarnation, MessageBody::MissingWanted(wanted));
-        } else if join.on_the_way.is_empty() {
+        } else {
             if let Some(behind) = join.behind {
                 join.after = behind;
                 join.sweep = Some(BlockIndex(0));

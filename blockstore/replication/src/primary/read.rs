@@ -21,6 +21,7 @@ use crate::message::{MessageBody, ReadBlocks};
 use crate::note::Note;
 use crate::options::Options;
 use crate::request::{Outcome, Refusal, RequestId};
+use crate::space;
 
 /// Reads under way.
 #[derive(Debug, Default)]
@@ -70,6 +71,8 @@ struct Fetch {
     version: Option<Version>,
     from: NodeId,
     since: Time,
+    /// All that the reader wants, since there is no space for a repair.
+    direct: bool,
 }
 
 impl Reads {
@@ -225,12 +228,18 @@ impl Primary {
             return self.give_up(core, turn, reading.reader, wanted.first);
         };
         reading.asked.push(from);
+        let (since, direct) = (turn.now, false);
+        self.ask_for_blocks(core, turn, Fetch { reading, wanted, version, from, since, direct });
+    }
+
+    fn ask_for_blocks(&mut self, core: &Core, turn: &mut Turn<'_>, fetch: Fetch) {
         self.reads.fetches += 1;
         let token = self.reads.fetches;
-        let since = turn.now;
-        self.reads.fetching.insert(token, Fetch { reading, wanted, version, from, since });
+        let range = if fetch.direct { fetch.reading.range } else { fetch.wanted };
+        let from = fetch.from;
+        self.reads.fetching.insert(token, fetch);
         let incarnation = self.peers.get(&from).and_then(|peer| peer.incarnation);
-        let read = ReadBlocks { token, range: wanted };
+        let read = ReadBlocks { token, range };
         core.send(turn, from, incarnation, MessageBody::ReadBlocks(read));
     }
 
@@ -257,7 +266,17 @@ impl Primary {
         if self.reads.fetching.get(&token).is_none_or(|fetch| fetch.from != from) {
             return;
         }
-        let Some(fetch) = self.reads.fetching.remove(&token) else { return };
+        let Some(mut fetch) = self.reads.fetching.remove(&token) else { return };
+        let cost = space::cost_of_payload(fetch.wanted.bytes());
+        if fetch.direct && covers(fetch.reading.range, &extents) {
+            // What an in-sync replica has is at least all that is committed.
+            return self.finish_read(core, turn, fetch.reading.reader, extents);
+        }
+        if !fetch.direct && !extents.is_empty() && core.space.reserved < cost {
+            fetch.direct = true;
+            fetch.since = turn.now;
+            return self.ask_for_blocks(core, turn, fetch);
+        }
         let mut repaired = false;
         for extent in extents {
             repaired |= repair(core, turn, &fetch, extent);
@@ -291,6 +310,23 @@ impl Primary {
     }
 }
 
+/// Whether the extents are whole, sound and all of `range`.
+fn covers(range: BlockRange, extents: &[Extent]) -> bool {
+    let mut at = range.first;
+    for extent in extents {
+        let sound = match extent {
+            Extent::Data { data, .. } => data.first_corrupt().is_none(),
+            Extent::Hole { .. } => true,
+            Extent::Missing { .. } => false,
+        };
+        if !sound || extent.range().first != at {
+            return false;
+        }
+        at = extent.range().end();
+    }
+    at == range.end()
+}
+
 /// Appends a fetched extent where it fits; tells whether it did.
 fn repair(core: &mut Core, turn: &mut Turn<'_>, fetch: &Fetch, extent: Extent) -> bool {
     let range = extent.range();
@@ -308,7 +344,7 @@ fn repair(core: &mut Core, turn: &mut Turn<'_>, fetch: &Fetch, extent: Extent) -
         (None, extent) => copy_entry(extent),
     };
     let Some(entry) = entry else { return false };
-    core.space.spend(crate::space::cost_of_payload(entry.payload_bytes()));
+    core.space.spend(space::cost_of_payload(entry.payload_bytes()));
     core.log.append_aside(turn.out, entry);
     true
 }

@@ -86,6 +86,7 @@ fn bodies(c: &Cluster) -> Vec<MessageBody> {
         }),
         MessageBody::JoinFrom(JoinFrom {
             join: JoinId(1),
+            after: version(1, 1),
             last: version(1, 1),
             epochs: Vec::new(),
             seal: AttachmentEpoch(u64::MAX),
