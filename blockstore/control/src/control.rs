@@ -197,13 +197,14 @@ impl Control {
         let mut search = Search::default();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            let attempt = left.min(self.timings.attempt());
             let target = search.next(self);
             let outcome = match target {
                 None => None,
                 Some(node) if node == self.node => {
                     Some(self.batcher.submit(node, proposal.clone(), left).await)
                 }
-                Some(node) => match self.rpc.call(node, PROPOSE, body.clone(), left).await {
+                Some(node) => match self.rpc.call(node, PROPOSE, body.clone(), attempt).await {
                     Ok(answer) => decode(&answer).ok(),
                     Err(error) => {
                         taken |= error.may_have_been_handled();
@@ -252,12 +253,13 @@ impl Control {
         let mut search = Search::default();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            let attempt = left.min(self.timings.attempt());
             let answer = match search.next(self) {
                 None => None,
                 Some(node) if node == self.node => {
                     Some(services::read_index(&self.raft, self.timings).await)
                 }
-                Some(node) => match self.rpc.call(node, READ, Bytes::new(), left).await {
+                Some(node) => match self.rpc.call(node, READ, Bytes::new(), attempt).await {
                     Ok(answer) => decode(&answer).ok(),
                     Err(_) => None,
                 },

@@ -47,6 +47,13 @@ impl Timings {
         Duration::from_millis(self.propose_ms)
     }
 
+    /// How long one node may take to answer before another is asked: a leader that has just died
+    /// breaks no connection, and by then another leads. What is asked again is done once.
+    #[must_use]
+    pub fn attempt(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms * 2)
+    }
+
     /// When a node is gone.
     #[must_use]
     pub fn gone_after(&self) -> Duration {

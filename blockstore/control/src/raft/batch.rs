@@ -132,8 +132,11 @@ impl Batcher {
 
     fn add_what_the_leader_knows(&self, command: &mut Command) {
         let limit = self.timings.gone_after();
-        let silent = |node| self.contacts.silence(node).is_some_and(|silence| silence >= limit);
+        let me = NodeId(self.raft.metrics().borrow().id);
         let state = Arc::clone(&self.published.borrow().state);
+        let rows = state.nodes().keys().copied();
+        let silent_nodes = self.contacts.silent_for(limit, me, rows);
+        let silent = |node: NodeId| silent_nodes.contains(&node);
         match command {
             Command::Attach { volume, holder_gone, .. } => {
                 let holder = state.volume(*volume).and_then(|volume| volume.attachment);
@@ -141,7 +144,7 @@ impl Batcher {
             }
             Command::RemoveNode { node, gone, .. } => *gone = silent(*node),
             Command::AcceptLoss { gone, .. } => {
-                *gone = state.nodes().keys().copied().filter(|node| silent(*node)).collect();
+                *gone = silent_nodes;
             }
             _ => {}
         }
