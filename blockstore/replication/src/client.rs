@@ -388,6 +388,7 @@ impl VolumeClient {
             }
             (Operation::Seal, Outcome::Sealed) => {
                 lane.sealed = true;
+                lane.flushed = lane.flushed.max(1);
                 Some(Vec::new())
             }
             _ => None,

@@ -145,6 +145,11 @@ impl Log {
         self.appended
     }
 
+    /// Whether every block up to the end is there.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.state.standing.is_whole(self.last)
+    }
+
     /// Whether all up to `mark` is with the kernel.
     pub(crate) fn is_received(&self, mark: Mark) -> bool {
         self.received_mark >= mark

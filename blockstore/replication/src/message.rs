@@ -154,6 +154,25 @@ pub struct Promised {
     pub position: Position,
 }
 
+impl Position {
+    /// Whether it has every block up to its last version.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.standing.is_whole(self.last)
+    }
+}
+
+impl Standing {
+    /// Whether a log with this standing that ends at `last` has every block.
+    #[must_use]
+    pub fn is_whole(&self, last: Version) -> bool {
+        match *self {
+            Self::Complete => true,
+            Self::Joining { complete_to } => complete_to >= last,
+        }
+    }
+}
+
 /// A request for records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {

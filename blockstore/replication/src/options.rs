@@ -25,6 +25,10 @@ pub struct Options {
     /// Bytes of records that a primary keeps in memory until every in-sync replica has them, and so
     /// the bytes of admitted and uncommitted writes. What comes beyond waits.
     pub window_bytes: u64,
+    /// Blocks that a slice has at most; requests beyond are refused as invalid.
+    pub max_blocks: u64,
+    /// Blocks that one write carries at most: what fits into one record of the engine.
+    pub max_write_blocks: u64,
     /// Bytes of requests that wait for admission; what comes beyond is answered `Busy`.
     pub queue_bytes: u64,
     /// Bytes of copied blocks on the way to one joining replica.
@@ -57,6 +61,8 @@ impl Default for Options {
             restart_wait: Duration::from_secs(30),
             retry: Duration::from_millis(500),
             window_bytes: 32 << 20,
+            max_blocks: 1 << 48,
+            max_write_blocks: 256,
             queue_bytes: 64 << 20,
             copy_window_bytes: 4 << 20,
             copy_step_blocks: 128,

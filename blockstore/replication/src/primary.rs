@@ -36,7 +36,7 @@ use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, Sequence, Time}
 
 use crate::core::{Core, Turn, mutated};
 use crate::event::{Mark, Token};
-use crate::message::{Ack, Hello, MessageBody, Standing};
+use crate::message::{Ack, Hello, MessageBody};
 use crate::note::Note;
 use crate::proposal::Proposal;
 use crate::request::{Outcome, Refusal, Reply, RequestId};
@@ -236,7 +236,7 @@ impl Primary {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.poked = None;
         peer.failed = false;
-        peer.diverged |= hello.position.standing != Standing::Complete;
+        peer.diverged |= !hello.position.is_whole();
         if self.counts(core, from) {
             if self.has_opened() {
                 self.resume(core, turn, from, &hello.position);

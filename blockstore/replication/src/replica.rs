@@ -24,7 +24,7 @@ use crate::failed::Failed;
 use crate::joiner::Joiner;
 use crate::lease::Leases;
 use crate::log::Log;
-use crate::message::{Ack, Message, MessageBody, Promised, Standing};
+use crate::message::{Ack, Message, MessageBody, Promised};
 use crate::note::Note;
 use crate::options::Options;
 use crate::primary::Primary;
@@ -632,7 +632,7 @@ impl Replica {
         if mutated!(core, SequenceReused) && listed.is_some() && primary {
             return Role::Primary(Box::new(Primary::carry_on(core, turn)));
         }
-        if current && core.log.state.standing == Standing::Complete {
+        if current && core.log.is_whole() {
             return Role::Secondary(Secondary::new(core, turn));
         }
         if current {

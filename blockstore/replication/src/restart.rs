@@ -22,8 +22,7 @@ use mooring_terms::{Incarnation, NodeId, Record, Time, Version};
 use crate::core::{Core, Turn};
 use crate::event::{ProposalId, ProposalOutcome};
 use crate::history;
-use crate::message::{Hello, MessageBody, Position, Pull, Standing};
-use crate::note::Note;
+use crate::message::{Hello, MessageBody, Position, Pull};
 use crate::proposal::Proposal;
 use crate::space;
 use crate::take::is_damaged;
@@ -139,7 +138,7 @@ impl Restart {
     ) -> impl Iterator<Item = (NodeId, &'a Position)> + use<'a> {
         self.reports.iter().filter_map(|(&node, report)| {
             let member = core.config().in_sync_member(node)?;
-            let has_all = report.position.standing == Standing::Complete;
+            let has_all = report.position.is_whole();
             (member.incarnation == report.incarnation && has_all)
                 .then_some((node, &report.position))
         })
@@ -258,29 +257,34 @@ impl Restart {
         let waited = turn.now >= self.began + core.options.restart_wait;
         // One that was being brought level has a high position and lacks blocks below it. (Where it
         // is the only one, a loss was declared.)
-        let lacks = core.log.state.standing != Standing::Complete && config.in_sync.len() > 1;
+        let lacks = !core.log.is_whole() && config.in_sync.len() > 1;
         if core.damaged || lacks || !(all_reported || waited) {
             return;
         }
         let rank = |node: NodeId, last: Version| (last, node == config.primary, Reverse(node));
         let mine = rank(core.me.node, core.log.last);
-        let able = |report: &&Report| {
-            !report.position.damaged && report.position.standing == Standing::Complete
-        };
+        let able = |report: &&Report| !report.position.damaged && report.position.is_whole();
         let further = |(&node, report): (&NodeId, &Report)| rank(node, report.position.last) > mine;
         if self.reports.iter().filter(|(_, report)| able(report)).any(further) {
             return;
         }
         let own = (core.log.state.epochs.as_slice(), core.log.last);
         let mut in_sync = vec![core.me];
-        for member in others {
+        for member in others.clone() {
             let Some(report) = self.reports.get(&member.node).filter(able) else { continue };
             let theirs = (report.position.epochs.as_slice(), report.position.last);
             if history::common(own, theirs) == report.position.last {
                 in_sync.push(Member { incarnation: report.incarnation, ..*member });
             }
         }
-        core.note(turn, Note::TailLost { last: core.log.last });
+        // Where the minimum demands more, the others stay listed as they were: they count for nothing
+        // until they are brought level, and nothing is served before.
+        let min = (config.min_in_sync as usize).min(config.in_sync.len());
+        for member in others {
+            if in_sync.len() < min && in_sync.iter().all(|listed| listed.node != member.node) {
+                in_sync.push(*member);
+            }
+        }
         self.propose(core, turn, core.me.node, in_sync, ChangeReason::AllRestarted);
     }
 

@@ -70,7 +70,9 @@ impl Lane {
             sealed: false,
             parts: BTreeMap::new(),
             kept: Kept::default(),
-            acknowledged: 0,
+            // What an earlier process of this attachment was acknowledged: the first flush, or the
+            // seal (durable everywhere, with all before it), covers it.
+            acknowledged: 1,
             flushed: 0,
             last_sequence: Sequence(0),
             ask_again: None,

@@ -24,6 +24,8 @@ pub struct ClientOptions {
     /// After what time a request that was refused for the moment is sent again, and a slice without
     /// a reachable primary is asked for.
     pub retry: Duration,
+    /// Blocks in one request at most; larger I/O is split.
+    pub max_request_blocks: u64,
     /// Bytes of acknowledged writes that are kept until they are durable, so that they can be sent
     /// again if all replicas are restarted.
     pub keep_bytes: u64,
@@ -47,6 +49,7 @@ impl ClientOptions {
             slice_blocks,
             io_timeout: None,
             retry: Duration::from_millis(100),
+            max_request_blocks: 256,
             keep_bytes: 128 << 20,
         }
     }

@@ -58,7 +58,11 @@ pub(super) fn split(
     while at < end {
         let index = at / options.slice_blocks;
         let first = at % options.slice_blocks;
-        let count = (options.slice_blocks - first).min(end - at);
+        let left = (options.slice_blocks - first).min(end - at);
+        let count = match io {
+            Io::Discard { .. } => left,
+            _ => left.min(options.max_request_blocks.max(1)),
+        };
         let here = BlockRange::new(BlockIndex(first), count);
         let operation = match io {
             Io::Read(_) => Operation::Read(here),

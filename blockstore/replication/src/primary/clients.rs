@@ -222,9 +222,12 @@ impl Primary {
             return Err(Refusal::NotSealed);
         }
         match &request.operation {
-            Operation::Read(range) | Operation::Discard { range, .. } => check_range(*range),
+            Operation::Read(range) | Operation::Discard { range, .. } => check_range(core, *range),
             Operation::Write { first, data, .. } => {
-                check_range(BlockRange::new(*first, data.blocks()))?;
+                check_range(core, BlockRange::new(*first, data.blocks()))?;
+                if data.blocks() > core.options.max_write_blocks {
+                    return Err(Refusal::Invalid);
+                }
                 check_data(*first, data)
             }
             Operation::Flush | Operation::Seal => Ok(()),
@@ -243,9 +246,11 @@ impl Primary {
     }
 }
 
-fn check_range(range: BlockRange) -> Result<(), Refusal> {
-    let ends = range.first.0.checked_add(range.count);
-    if range.count == 0 || ends.is_none() { Err(Refusal::Invalid) } else { Ok(()) }
+/// What a replica can't hold must never be ordered: it would fail on every one of them.
+fn check_range(core: &Core, range: BlockRange) -> Result<(), Refusal> {
+    let end = range.first.0.checked_add(range.count);
+    let inside = end.is_some_and(|end| end <= core.options.max_blocks);
+    if range.count > 0 && inside { Ok(()) } else { Err(Refusal::Invalid) }
 }
 
 /// Checks data where it enters the slice: what is damaged must not be replicated.

@@ -81,7 +81,7 @@ impl Primary {
         }
         let opened = self.has_opened();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        if promised.position.standing != Standing::Complete {
+        if !promised.position.is_whole() {
             // Listed, but it was being brought level when the epoch moved.
             peer.diverged = true;
             return self.review(core, turn);

@@ -51,6 +51,42 @@ fn many_overlapping_writes_end_as_they_were_submitted_whatever_breaks() {
 }
 
 #[test]
+fn the_first_flush_waits_for_the_seal_that_covers_what_was_written_before() {
+    let mut c = Cluster::new(3);
+    c.attach(2, |_| {});
+    c.device_write(1, 1);
+    // The process is replaced: the new client knows nothing of that write.
+    let start = c.now;
+    c.begin_attach(2, |_| {});
+    let id = c.submit(Io::Flush);
+    assert!(!c.device().done.contains_key(&id), "not before the seal");
+    c.run_until("flushed", |c| c.device().done.contains_key(&id));
+    assert!(c.device().sealed && c.now > start);
+    for node in c.nodes.values() {
+        assert_eq!(node.store.durable, node.store.len());
+    }
+    let messages = c.messages;
+    c.device_flush();
+    assert_eq!(c.messages, messages, "there is nothing more to flush");
+}
+
+#[test]
+fn large_io_is_split_and_put_together_again() {
+    let mut c = Cluster::new(3);
+    c.attach(2, |options| options.max_request_blocks = 4);
+    let io = Io::Write { first: VolumeBlock(3), data: data_of(5, 11), fua: false };
+    assert_eq!(c.io(io), Ok(Vec::new()));
+    let range = VolumeRange { first: VolumeBlock(2), count: 14 };
+    let parts = c.io(Io::Read(range)).unwrap();
+    let blocks = parts.iter().map(|part| match part {
+        mooring_replication::ReadPart::Zeros(count) => *count,
+        mooring_replication::ReadPart::Data(data) => data.blocks(),
+    });
+    assert_eq!(blocks.sum::<u64>(), 14);
+    assert_eq!((c.device_read(3), c.device_read(13), c.device_read(14)), (5, 5, 0));
+}
+
+#[test]
 fn an_older_attachment_fails_at_once_and_for_good() {
     let mut c = Cluster::new(3);
     c.attach(2, |_| {});

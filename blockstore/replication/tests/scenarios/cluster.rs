@@ -557,6 +557,11 @@ impl Cluster {
 
     /// Attaches the volume there; the device appears when all is sealed.
     pub fn attach(&mut self, attachment: u64, change: impl FnOnce(&mut ClientOptions)) {
+        self.begin_attach(attachment, change);
+        self.run_until("sealed", |c| c.device().sealed);
+    }
+
+    pub fn begin_attach(&mut self, attachment: u64, change: impl FnOnce(&mut ClientOptions)) {
         self.counter += 1;
         let mut options = ClientOptions::new(
             ClientId(self.counter + 1000),
@@ -579,7 +584,6 @@ impl Cluster {
         });
         let (slice, config) = (SLICE.index, self.raft.config.clone());
         self.device_event(ClientEvent::Config { slice, config });
-        self.run_until("sealed", |c| c.device().sealed);
     }
 
     pub fn device(&self) -> &Device {
