@@ -29,7 +29,7 @@ use crate::map::{Child, Layer, MAX_BLOCKS, Merge, NodeRef, NodeSink, Root, Shado
 use crate::mutation::{Mutation, is_on};
 use crate::pool::{Nodes, Pool};
 use crate::replica::{Replica, ReplicaState, Sealed};
-use crate::space::{Class, node_weight};
+use crate::space::{Class, SegmentState, node_weight};
 use crate::trash::Dropped;
 use crate::{EngineError, LogNumber, Result, SegmentId};
 
@@ -278,7 +278,11 @@ impl Pool {
             Err(error) => {
                 // Abandoned: what it was to rewrite stays to be rewritten.
                 self.moved.write().put_back(std::mem::take(&mut checkpoint.targets));
-                m.emptied.extend(checkpoint.emptied.drain());
+                for segment in checkpoint.emptied.drain() {
+                    // Emptied it is, but as of no checkpoint yet.
+                    self.core.space.lock().set_state(segment, SegmentState::Closed);
+                    m.emptied.push(segment);
+                }
                 m.trash.extend(checkpoint.dropped.lock().drain(..));
                 Err(error)
             }
@@ -418,6 +422,7 @@ impl Pool {
             roll_at: c.roll_at,
             roll_use: c.roll_use,
             roll_opening: self.core.opening,
+            openings: self.core.openings,
             durable: self.durable(),
             body_bytes: bytes.len() as u64,
             chunks,

@@ -20,7 +20,6 @@ use mooring_terms::SliceId;
 
 use crate::checkpoint::Checkpointing;
 use crate::disk::Area;
-use crate::log::NO_SEGMENT;
 use crate::pool::Pool;
 use crate::reclaim::Reclaim;
 use crate::replica::Replica;
@@ -127,6 +126,9 @@ impl Pool {
             return Ok(Maintained::Worked);
         }
         let low = wanted || self.core.space.lock().is_low();
+        if low && self.ask_disk_again() {
+            return Ok(Maintained::Worked);
+        }
         if m.reclaim.is_some() || low {
             let worked = self.reclaim_step(m)?;
             if worked {
@@ -186,22 +188,27 @@ impl Pool {
         }
     }
 
+    /// A disk that had no space for a segment may have some now.
+    fn ask_disk_again(&self) -> bool {
+        let Some(segment) = self.core.space.lock().first_withheld() else { return false };
+        let (area, bytes) = (Area::Segment(segment), self.core.superblock.segment_bytes);
+        let given = self.core.disk.prepare(area, bytes, false).is_ok();
+        if given {
+            self.core.space.lock().offer_withheld();
+        }
+        given
+    }
+
     fn zero_ahead(&self, m: &mut Maintenance) -> Result<Maintained> {
         if !self.core.options.zero_ahead {
             return Ok(Maintained::Idle);
         }
-        let (syncs, successor, first_use) = {
-            let log = self.log.lock();
-            (log.syncs, log.successor, log.successor_use == 1)
-        };
+        let syncs = self.log.lock().syncs;
         // Zeroing writes every byte twice; it pays where syncs are many, and nowhere else.
         if syncs < SYNCS_WORTH_ZEROING {
             return Ok(Maintained::Idle);
         }
-        let mut next = self.core.space.lock().next_untouched(ZEROED_AHEAD);
-        if first_use && successor != NO_SEGMENT {
-            next.insert(0, successor);
-        }
+        let next = self.core.space.lock().next_untouched(ZEROED_AHEAD);
         m.zeroed.retain(|segment| next.contains(segment));
         let Some(segment) = next.into_iter().find(|segment| !m.zeroed.contains(segment)) else {
             return Ok(Maintained::Idle);
@@ -250,6 +257,7 @@ impl Pool {
     fn gain_admission(&self, slice: SliceId, blocks: u64) -> Result<bool> {
         let mut m = self.maintenance.lock();
         let admitted = || self.core.space.lock().admit(slice, blocks).is_ok();
+        self.ask_disk_again();
         if admitted() {
             return Ok(true);
         }

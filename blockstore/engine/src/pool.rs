@@ -124,6 +124,8 @@ pub(crate) struct Core {
     pub(crate) superblock: Superblock,
     pub(crate) options: OpenOptions,
     pub(crate) opening: u32,
+    /// How often the pool was opened, this time included.
+    pub(crate) openings: u64,
     pub(crate) space: Mutex<Space>,
     pub(crate) cache: Cache,
     /// The highest log number known durable.
@@ -139,6 +141,7 @@ impl Core {
         disk: Arc<dyn Disk>,
         superblock: Superblock,
         options: OpenOptions,
+        openings: u64,
         space: Space,
     ) -> Self {
         let folded = (options.opening ^ (options.opening >> 32)) as u32;
@@ -148,6 +151,7 @@ impl Core {
             disk,
             superblock,
             opening: folded,
+            openings,
             options,
             space: Mutex::new(space),
             cache,
@@ -236,17 +240,18 @@ impl<'a> Nodes<'a> {
         Self { core, moment: core.moment.load(Ordering::SeqCst) }
     }
 
-    fn load(&self, node: &NodeRef) -> Option<Arc<Node>> {
+    fn load(&self, node: &NodeRef) -> std::result::Result<Arc<Node>, Stop> {
         if u64::from(node.length) > self.core.superblock.segment_bytes {
-            return None;
+            return Err(Stop::Unreadable);
         }
         let mut bytes = vec![0; node.length as usize];
         let area = Area::Segment(node.address.segment());
-        self.core.disk.read(area, node.address.offset(), &mut bytes).ok()?;
+        let read = self.core.disk.read(area, node.address.offset(), &mut bytes);
+        read.map_err(|_| Stop::Failed)?;
         if mooring_terms::crc32c(&bytes) != node.crc {
-            return None;
+            return Err(Stop::Unreadable);
         }
-        Node::decode(bytes.into()).map(Arc::new)
+        Node::decode(bytes.into()).map(Arc::new).ok_or(Stop::Unreadable)
     }
 }
 
@@ -265,10 +270,9 @@ impl NodeSource for Nodes<'_> {
         if self.core.freed_since(node.address, self.moment) {
             return Err(Stop::Stale);
         }
-        let Some(loaded) = loaded else {
-            tracing::error!(address = ?node.address, "a map node can't be read");
-            return Err(Stop::Unreadable);
-        };
+        let loaded = loaded.inspect_err(|stop| {
+            tracing::error!(address = ?node.address, ?stop, "a map node can't be had");
+        })?;
         self.core.cache.put(node.address, loaded.clone(), self.moment);
         Ok(loaded)
     }
@@ -479,6 +483,12 @@ impl Pool {
     /// Gives back `bytes` bytes of what a slice was promised.
     pub fn release(&self, slice: SliceId, bytes: u64) {
         self.core.space.lock().release(slice, bytes);
+    }
+
+    /// Lowers what a slice is promised to `bytes`, rounded up to blocks: for a holder that counts
+    /// its promises otherwise than this pool does (zeros and headers, say), and knows what is left.
+    pub fn keep_reserved(&self, slice: SliceId, bytes: u64) {
+        self.core.space.lock().keep(slice, bytes);
     }
 
     /// What the pool holds.

@@ -3,7 +3,7 @@
 use mooring_terms::{BlockIndex, BlockRange, SliceId, Version};
 
 use crate::Result;
-use crate::map::{Content, Extent, Filter, MAX_BLOCKS, Stop, Walk, coalesce};
+use crate::map::{Content, Extent, Filter, MAX_BLOCKS, Walk, coalesce};
 use crate::pool::{Nodes, Pool};
 use crate::read::Root;
 
@@ -112,7 +112,8 @@ impl Pool {
             let mut walk = Walk { source: &nodes, filter, limit, out: Vec::new() };
             let end = match walk.run(&view.root, from, view.end) {
                 Ok(stopped) => stopped.min(view.end),
-                Err(Stop::Stale | Stop::Unreadable) => continue,
+                // Nodes were freed meanwhile: look again.
+                Err(_) => continue,
             };
             out.extend(view.over(walk.out, end).into_iter().filter(|extent| keep(extent)));
             from = end;

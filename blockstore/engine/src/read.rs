@@ -19,9 +19,7 @@ use crate::address::Address;
 use crate::disk::Area;
 use crate::format::RECORD_HEADER_BYTES;
 use crate::format::record::{Logged, RecordHeader};
-use crate::map::{
-    Content, Extent, Filter, MAX_BLOCKS, Root as TreeRoot, Stop, Upper, Walk, combine,
-};
+use crate::map::{Content, Extent, Filter, MAX_BLOCKS, Root as TreeRoot, Upper, Walk, combine};
 use crate::mutation::{Mutation, is_on};
 use crate::pool::{Nodes, Pool};
 use crate::replica::Pinned;
@@ -129,9 +127,9 @@ impl Pool {
             let view = self.view(slice, root, (first, end), usize::MAX)?;
             let (source, filter) = (&nodes, Filter::All);
             let mut walk = Walk { source, filter, limit: usize::MAX, out: Vec::new() };
-            match walk.run(&view.root, first, end) {
-                Ok(_) => return Ok(view.over(walk.out, end)),
-                Err(Stop::Stale | Stop::Unreadable) => {}
+            // Only what was freed meanwhile stops a walk; what can't be read counts as missing.
+            if walk.run(&view.root, first, end).is_ok() {
+                return Ok(view.over(walk.out, end));
             }
         }
     }

@@ -121,7 +121,8 @@ impl Pool {
         let mut segments = body.segments;
         segments.resize(superblock.segments as usize, Segment::NEW);
         let space = Space::new(superblock.segment_bytes, segments);
-        let core = Core::new(disk, superblock, options, space);
+        let openings = slot.as_ref().map_or(0, |slot| slot.openings) + 1;
+        let core = Core::new(disk, superblock, options, openings, space);
         let replicas = body.replicas.into_iter().map(revive).map(|r| (r.slice, r)).collect();
         let pool = Self {
             core,
@@ -328,9 +329,7 @@ impl Opening {
         }
         let segment_bytes = core.superblock.segment_bytes;
         let mut reader = SegmentReader::new(&*core.disk, end.successor, segment_bytes);
-        reader.header().filter(|header| {
-            header.tag == core.superblock.tag && header.use_count == end.successor_use
-        })
+        reader.header().filter(|header| end.leads_to(header))
     }
 
     fn take(&mut self, pool: &Pool, segment: SegmentId, offset: u64, found: &Found) {
@@ -390,10 +389,7 @@ impl Opening {
                 return None;
             }
             let mut reader = SegmentReader::new(&*core.disk, successor, segment_bytes);
-            let expected = header.successor_use;
-            header = reader
-                .header()
-                .filter(|found| found.tag == core.superblock.tag && found.use_count == expected)?;
+            header = reader.header().filter(|found| header.leads_to(found))?;
             self.report.torn_tail = true;
             (segment, offset) = (successor, SEGMENT_HEADER_BYTES as u64);
         }

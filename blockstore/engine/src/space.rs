@@ -79,6 +79,8 @@ pub(crate) struct Space {
     /// that a pool's files stay few.
     recycled: BTreeSet<SegmentId>,
     untouched: BTreeSet<SegmentId>,
+    /// Never written, and the disk had no space for them when they were asked for.
+    withheld: BTreeSet<SegmentId>,
     live: u64,
     reserved: BTreeMap<SliceId, u64>,
     reserved_total: u64,
@@ -91,6 +93,7 @@ impl Space {
             live: segments.iter().map(|segment| segment.live).sum(),
             recycled: BTreeSet::new(),
             untouched: BTreeSet::new(),
+            withheld: BTreeSet::new(),
             reserved: BTreeMap::new(),
             reserved_total: 0,
             segments,
@@ -146,10 +149,28 @@ impl Space {
         Some((segment, use_count))
     }
 
+    /// The disk has no space for a segment that was taken and never written: nor for its like.
+    pub(crate) fn withhold(&mut self, segment: SegmentId) {
+        *self.get_mut(segment) = Segment::NEW;
+        self.withheld.insert(segment);
+        self.withheld.append(&mut self.untouched);
+    }
+
+    /// One of the segments that the disk had no space for.
+    pub(crate) fn first_withheld(&self) -> Option<SegmentId> {
+        self.withheld.first().copied()
+    }
+
+    /// The disk has space again.
+    pub(crate) fn offer_withheld(&mut self) {
+        self.untouched.append(&mut self.withheld);
+    }
+
     /// Notes, on opening, that the log had gone on into a segment.
     pub(crate) fn found_open(&mut self, segment: SegmentId, use_count: u32) {
         self.recycled.remove(&segment);
         self.untouched.remove(&segment);
+        self.withheld.remove(&segment);
         let found = self.get_mut(segment);
         found.state = SegmentState::Open;
         found.use_count = use_count;
@@ -250,7 +271,8 @@ impl Space {
     pub(crate) fn usable(&self) -> u64 {
         let segments = self.segments.len() as u64;
         let quarantined = self.segments.iter().filter(|s| s.state == SegmentState::Quarantined);
-        let taken = self.reserve_segments() + OPEN_SEGMENTS + quarantined.count() as u64;
+        let lost = quarantined.count() + self.withheld.len();
+        let taken = self.reserve_segments() + OPEN_SEGMENTS + lost as u64;
         let room = segments.saturating_sub(taken);
         room * self.segment_bytes / 100 * 92
     }
@@ -290,6 +312,19 @@ impl Space {
             if *held == 0 {
                 self.reserved.remove(&slice);
             }
+        }
+    }
+
+    /// Lowers what a slice is promised to `bytes` of payload, rounded up to blocks.
+    pub(crate) fn keep(&mut self, slice: SliceId, bytes: u64) {
+        let kept = bytes.div_ceil(BLOCK_SIZE as u64) * BLOCK_WEIGHT;
+        let held = self.reserved.get(&slice).copied().unwrap_or(0);
+        if kept < held {
+            self.reserved_total -= held - kept;
+            self.reserved.insert(slice, kept);
+        }
+        if kept == 0 {
+            self.reserved.remove(&slice);
         }
     }
 

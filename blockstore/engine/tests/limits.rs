@@ -300,3 +300,30 @@ fn snapshots_come_and_go_while_a_full_pool_is_overwritten() {
     println!("counted {counted}, found {}", verified.live);
     assert!(counted + MIB >= verified.live, "counted {counted}, found {}", verified.live);
 }
+
+#[test]
+fn a_disk_full_of_other_things_is_a_full_pool_and_no_failure() {
+    // The pool may have 64 MiB, the disk has 24.
+    let disk = Arc::new(MemoryDisk::new(64 * MIB));
+    format(&*disk, 64 * MIB, MIB);
+    disk.set_capacity(24 * MIB);
+    let (pool, _) = open(&disk, 1);
+    pool.create(slice(1), Bytes::new()).unwrap();
+    let mut last = 0;
+    let refused = loop {
+        match pool.append(slice(1), &[write(version(1, last + 1), last * 8, data(last, 8))]) {
+            Ok(_) => last += 1,
+            Err(error) => break error,
+        }
+        pool.committed(slice(1), Sequence(last));
+    };
+    assert!(matches!(refused, EngineError::NoSpace { .. }), "{refused}");
+    assert!(!pool.is_poisoned());
+    assert!(last * 8 * 4096 > 8 * MIB, "{last}");
+    pool.sync().unwrap();
+    disk.set_capacity(64 * MIB);
+    pool.append(slice(1), &[write(version(1, last + 1), last * 8, data(last, 8))]).unwrap();
+    for i in 0..last {
+        assert_eq!(block(&pool, slice(1), i * 8).0, version(1, i + 1));
+    }
+}

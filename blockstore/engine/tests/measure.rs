@@ -51,7 +51,7 @@ impl Bench {
     fn write(&mut self, block: u64, data: Data) {
         self.sequence += 1;
         self.pool.append(slice(1), &[write(version(1, self.sequence), block, data)]).unwrap();
-        if self.sequence % 64 == 0 {
+        if self.sequence.is_multiple_of(64) {
             self.pool.committed(slice(1), Sequence(self.sequence));
         }
     }

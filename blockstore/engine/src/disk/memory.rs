@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -68,7 +69,7 @@ struct State {
 pub struct MemoryDisk {
     state: Mutex<State>,
     released: Condvar,
-    capacity: u64,
+    capacity: AtomicU64,
     observer: Mutex<Option<Observer>>,
 }
 
@@ -102,12 +103,18 @@ impl MemoryDisk {
     /// A copy of the disk as it is, faults and unsynced writes included.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self::with(self.state.lock().clone(), self.capacity)
+        Self::with(self.state.lock().clone(), self.capacity.load(Ordering::SeqCst))
     }
 
     fn with(state: State, capacity: u64) -> Self {
         let observer = Mutex::new(None);
+        let capacity = AtomicU64::new(capacity);
         Self { state: Mutex::new(state), released: Condvar::new(), capacity, observer }
+    }
+
+    /// Changes how many bytes fit: other things on the disk come and go.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.capacity.store(capacity, Ordering::SeqCst);
     }
 
     /// Calls `observer` with a copy of the disk after each write, sync and preparation: every
@@ -369,7 +376,7 @@ impl Disk for MemoryDisk {
         state.end()?;
         let used: u64 = state.areas.values().map(|area| area.length).sum();
         let length = state.areas.get(&area).map_or(0, |area| area.length);
-        if length < bytes && used - length + bytes > self.capacity {
+        if length < bytes && used - length + bytes > self.capacity.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let area = state.areas.entry(area).or_default();
@@ -387,6 +394,6 @@ impl Disk for MemoryDisk {
     }
 
     fn capacity(&self) -> io::Result<u64> {
-        Ok(self.capacity)
+        Ok(self.capacity.load(Ordering::SeqCst))
     }
 }

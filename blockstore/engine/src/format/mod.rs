@@ -11,13 +11,15 @@
 //!   24 pool tag u64        32 log number from which to roll forward u64
 //!   40 its address u64     48 log number known durable u64    56 body bytes u64
 //!   64 use of the segment at that address u32                 68 opening u32
-//!   72 chunk refs of 16 bytes: address u64, length u32, crc u32
+//!   72 openings of the pool so far u64
+//!   80 chunk refs of 16 bytes: address u64, length u32, crc u32
 //!   16380 crc u32 over bytes 0..16380
 //!
 //! segment header, 64 bytes at offset 0 of each segment; records follow
 //!   0  magic "MSEG"        4  format u32    8  pool tag u64   16 segment u32
 //!   20 use u32             24 opening u32   28 successor u32  32 first log number u64
-//!   40 successor's use u32 44 zeros         60 crc u32 over bytes 0..60
+//!   40 successor's use u32 44 openings of the pool so far u64             52 zeros
+//!   60 crc u32 over bytes 0..60
 //!
 //! record header, 72 bytes, at a multiple of 8; then meta, then data, then zeros up to 8
 //!   0  magic "MREC"        4  kind u8       5  flags u8       6  zeros u16
@@ -52,7 +54,7 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 72;
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"MREC";
 pub(crate) const RECORD_ALIGN: u64 = 8;
 
-const SLOT_FIXED_BYTES: usize = 72;
+const SLOT_FIXED_BYTES: usize = 80;
 const CHUNK_REF_BYTES: usize = 16;
 /// The most chunks that a checkpoint's body can have.
 pub(crate) const MAX_CHUNKS: usize = (SLOT_BYTES - 4 - SLOT_FIXED_BYTES) / CHUNK_REF_BYTES;
@@ -174,6 +176,8 @@ pub(crate) struct Slot {
     pub(crate) roll_at: Address,
     pub(crate) roll_use: u32,
     pub(crate) roll_opening: u32,
+    /// How often the pool had been opened.
+    pub(crate) openings: u64,
     pub(crate) durable: LogNumber,
     pub(crate) body_bytes: u64,
     pub(crate) chunks: Vec<ChunkRef>,
@@ -197,6 +201,7 @@ impl Slot {
         }
         out.put_u32(self.roll_use);
         out.put_u32(self.roll_opening);
+        out.put_u64(self.openings);
         debug_assert_eq!(out.len(), SLOT_FIXED_BYTES);
         for chunk in &self.chunks {
             out.put_u64(chunk.address.0);
@@ -225,7 +230,7 @@ impl Slot {
         let (number, tag) = (take.u64()?, take.u64()?);
         let (roll_from, roll_at) = (LogNumber(take.u64()?), Address(take.u64()?));
         let (durable, body_bytes) = (LogNumber(take.u64()?), take.u64()?);
-        let (roll_use, roll_opening) = (take.u32()?, take.u32()?);
+        let (roll_use, roll_opening, openings) = (take.u32()?, take.u32()?, take.u64()?);
         if count > MAX_CHUNKS {
             return None;
         }
@@ -242,6 +247,7 @@ impl Slot {
             roll_at,
             roll_use,
             roll_opening,
+            openings,
             durable,
             body_bytes,
             chunks,
@@ -259,6 +265,8 @@ pub(crate) struct SegmentHeader {
     /// A number drawn at the pool's opening: what one opening left unfinished is never taken for
     /// the work of the next.
     pub(crate) opening: u32,
+    /// How often the pool had been opened, this opening included.
+    pub(crate) openings: u64,
     pub(crate) first: LogNumber,
     /// Where the log goes on when this segment is full.
     pub(crate) successor: SegmentId,
@@ -276,6 +284,7 @@ impl SegmentHeader {
         }
         out.put_u64(self.first.0);
         out.put_u32(self.successor_use);
+        out.put_u64(self.openings);
         out.resize(SEGMENT_HEADER_BYTES - 4, 0);
         let crc = crc32c(&out);
         out.put_u32(crc);
@@ -297,7 +306,17 @@ impl SegmentHeader {
         let tag = take.u64()?;
         let (segment, use_count, opening) = (SegmentId(take.u32()?), take.u32()?, take.u32()?);
         let (successor, first) = (SegmentId(take.u32()?), LogNumber(take.u64()?));
-        let successor_use = take.u32()?;
-        Some(Self { tag, segment, use_count, opening, first, successor, successor_use })
+        let (successor_use, openings) = (take.u32()?, take.u64()?);
+        Some(Self { tag, segment, use_count, opening, openings, first, successor, successor_use })
+    }
+
+    /// Whether the log goes on from this segment in `next`. What an earlier opening wrote into the
+    /// segment that this one only meant to use has the right use, but not the right opening; a
+    /// later opening is fine, since it began where this one's records end.
+    pub(crate) fn leads_to(&self, next: &Self) -> bool {
+        self.successor == next.segment
+            && self.successor_use == next.use_count
+            && self.tag == next.tag
+            && (self.opening == next.opening || self.openings < next.openings)
     }
 }

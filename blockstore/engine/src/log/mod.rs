@@ -133,6 +133,7 @@ impl Log {
         next: LogNumber,
     ) -> Result<Self> {
         let mut log = Self { opening: core.opening, next, ..Self::idle() };
+        core.prepare(head)?;
         log.enter(core, (head, use_count))?;
         Ok(log)
     }
@@ -147,8 +148,9 @@ impl Log {
 
     /// Begins a segment: its header waits in the tail for the first record.
     fn enter(&mut self, core: &Core, (segment, use_count): (SegmentId, u32)) -> Result<()> {
-        core.prepare(segment)?;
-        let successor = core.space.lock().take();
+        // The successor gets its space now: where a disk is full of other things, that must show
+        // while the log can still go on.
+        let successor = Self::take_prepared(core)?;
         (self.successor, self.successor_use) = successor.unwrap_or((NO_SEGMENT, 0));
         self.head = segment;
         self.use_count = use_count;
@@ -160,12 +162,28 @@ impl Log {
         Ok(())
     }
 
+    /// A free segment that has its space on the disk, if there is one.
+    fn take_prepared(core: &Core) -> Result<Option<(SegmentId, u32)>> {
+        loop {
+            let Some((segment, use_count)) = core.space.lock().take() else { return Ok(None) };
+            match core.prepare(segment) {
+                Ok(()) => return Ok(Some((segment, use_count))),
+                // A recycled segment has had its space all along.
+                Err(EngineError::NoSpace { .. }) if use_count == 1 => {
+                    core.space.lock().withhold(segment);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn header(&self, core: &Core) -> SegmentHeader {
         SegmentHeader {
             tag: core.superblock.tag,
             segment: self.head,
             use_count: self.use_count,
             opening: self.opening,
+            openings: core.openings,
             first: self.first,
             successor: self.successor,
             successor_use: self.successor_use,
@@ -175,7 +193,7 @@ impl Log {
     /// Goes on in the successor.
     fn roll(&mut self, core: &Core) -> Result<()> {
         if self.successor == NO_SEGMENT {
-            let Some((successor, use_count)) = core.space.lock().take() else {
+            let Some((successor, use_count)) = Self::take_prepared(core)? else {
                 return Err(EngineError::NoSpace {
                     wanted: core.superblock.segment_bytes,
                     free: 0,

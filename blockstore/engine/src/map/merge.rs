@@ -14,9 +14,10 @@ use mooring_terms::{Version, crc32c};
 use super::moved::Target;
 use super::{Child, Entry, FAN, Layer, NodeRef, NodeSource, Root, Stop, span};
 use crate::address::{Address, AddressMap};
+use crate::disk::Area;
 use crate::format::node::{Children, Entries, encode_inner, encode_leaf};
 use crate::trash::{Dropped, Keep};
-use crate::{Result, SegmentId};
+use crate::{EngineError, Result, SegmentId};
 
 /// Where new nodes go, and what is told about old ones.
 pub(crate) trait NodeSink {
@@ -189,7 +190,7 @@ impl Merge<'_> {
     ) -> Result<Merged> {
         let end = base + span(0);
         let (from, to) = (base.max(self.window.0), end.min(self.window.1));
-        let old = self.load_leaf(&child);
+        let old = self.load_leaf(&child)?;
         let mut new = old.clone();
         if let Some(cut) = self.layer.cut_at() {
             for entry in new[(from - base) as usize..(to - base) as usize].iter_mut().flatten() {
@@ -235,17 +236,18 @@ impl Merge<'_> {
         Ok(Merged::Write(Unwritten { bytes: encode_leaf(base, &new), newest, missing, memo }))
     }
 
-    fn load_leaf(&self, child: &Child) -> Entries {
-        match child {
+    fn load_leaf(&self, child: &Child) -> Result<Entries> {
+        Ok(match child {
             Child::Node(node) => match self.source.node(node) {
                 Ok(leaf) => leaf.entries(),
                 // Its blocks are lost here; they come back from a peer.
-                Err(Stop::Stale | Stop::Unreadable) => {
+                Err(Stop::Unreadable) => {
                     vec![Some(Entry::missing(Version::ZERO)); FAN as usize]
                 }
+                Err(stop) => return Err(not_now(node, stop)),
             },
             bare => vec![bare.bare(); FAN as usize],
-        }
+        })
     }
 
     fn free_replaced(&self, child: &Child, old: &Entries, new: &Entries, shadow: Shadow) {
@@ -279,7 +281,7 @@ impl Merge<'_> {
         shadow: Shadow,
         memo: Option<Address>,
     ) -> Result<Merged> {
-        let old = self.load_inner(&child, level);
+        let old = self.load_inner(&child, level)?;
         let shadows = match shadow.node().map(|node| self.source.node(&node)) {
             Some(Ok(node)) => Some(node.children()),
             _ => None,
@@ -329,14 +331,17 @@ impl Merge<'_> {
         Ok(Merged::Write(self.inner_node(level, base, &new, memo)))
     }
 
-    fn load_inner(&self, child: &Child, level: u8) -> Children {
-        match child {
+    fn load_inner(&self, child: &Child, level: u8) -> Result<Children> {
+        Ok(match child {
             Child::Node(node) => match self.source.node(node) {
                 Ok(node) if node.level == level => node.children(),
-                _ => vec![Child::Missing(Version::ZERO); FAN as usize],
+                Ok(_) | Err(Stop::Unreadable) => {
+                    vec![Child::Missing(Version::ZERO); FAN as usize]
+                }
+                Err(stop) => return Err(not_now(node, stop)),
             },
             bare => vec![*bare; FAN as usize],
-        }
+        })
     }
 
     /// The next child, from `index` on, in which something may change.
@@ -407,6 +412,12 @@ impl Merge<'_> {
         }
         Ok(())
     }
+}
+
+/// A node that may still be there: the merge is put off rather than its blocks given up.
+fn not_now(node: &NodeRef, stop: Stop) -> EngineError {
+    let area = Area::Segment(node.address.segment());
+    EngineError::Io { operation: "read", area, source: std::io::Error::other(format!("{stop:?}")) }
 }
 
 fn bare(entry: &Entry) -> Child {

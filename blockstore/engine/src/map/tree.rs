@@ -88,8 +88,10 @@ impl Root {
 pub(crate) enum Stop {
     /// Its segment was freed meanwhile: look the root up again.
     Stale,
-    /// It can't be read, or is not what its parent says.
+    /// It is not what its parent says: lost.
     Unreadable,
+    /// The disk failed to read it; it may still be there.
+    Failed,
 }
 
 /// Where nodes come from: the cache, and the log behind it.
@@ -159,7 +161,7 @@ impl Walk<'_> {
             Child::Node(node) => match self.source.node(node) {
                 Ok(node) => node,
                 Err(Stop::Stale) => return Err(Stop::Stale),
-                Err(Stop::Unreadable) => {
+                Err(Stop::Unreadable | Stop::Failed) => {
                     let entry = Entry::missing(Version::ZERO);
                     self.push(Extent { first: from, count: to - from, entry });
                     return Ok(end);
