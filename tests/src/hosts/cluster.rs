@@ -36,6 +36,11 @@ pub fn on_cluster(count: usize, test: impl FnOnce(&Cluster) -> Result<()>) {
 }
 
 impl<'a> Cluster<'a> {
+    /// Hosts whose daemons a test starts by itself.
+    pub fn of(hosts: &'a Hosts) -> Self {
+        Self { hosts }
+    }
+
     /// Starts a daemon on every host, the first one creating the cluster and the others joining it.
     /// `arguments` says what else each is started with.
     ///
@@ -59,7 +64,7 @@ impl<'a> Cluster<'a> {
             }
         }
         let pools = hosts.iter().filter(|host| arguments(host).contains(&"--pool".into())).count();
-        cluster.wait_until_whole(pools)?;
+        cluster.wait_until_whole(hosts.count(), pools)?;
         Ok(cluster)
     }
 
@@ -77,13 +82,15 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    fn wait_until_whole(&self, pools: usize) -> Result<()> {
-        let nodes = self.hosts.count();
+    /// Waits until the first `nodes` hosts know each other, and so many pools, and those that vote.
+    ///
+    /// # Errors
+    /// [`Failure::Timeout`] with what the last of them said.
+    pub fn wait_until_whole(&self, nodes: usize, pools: usize) -> Result<()> {
         let voters = if nodes >= 3 { 3 } else { 1 };
-        let all = (1..=nodes).collect::<Vec<_>>();
         let what = format!("{nodes} nodes, {pools} pools and {voters} voters are known to all");
         wait_until(SETTLE_LIMIT, &what, || {
-            for &host in &all {
+            for host in 1..=nodes {
                 let status = self.json(host, "status")?;
                 let counts = &status["cluster"]["counts"];
                 let voting = status["cluster"]["voters"].as_array().map_or(0, Vec::len);
