@@ -46,6 +46,8 @@ pub struct Cluster {
     pub messages: u64,
     /// Commands whose event is held back, by node: a disk that hangs.
     hung: BTreeSet<u64>,
+    /// Nodes whose process is stopped, and what has come for it since.
+    paused: BTreeMap<u64, Vec<What>>,
     /// A device on a host of its own.
     pub device: Option<Device>,
 }
@@ -153,6 +155,7 @@ impl Cluster {
             options: Options::default(),
             messages: 0,
             hung: BTreeSet::new(),
+            paused: BTreeMap::new(),
             device: None,
         }
     }
@@ -223,6 +226,7 @@ impl Cluster {
             node.openings.clear();
         }
         self.hung.remove(&id);
+        self.paused.remove(&id);
         for other in self.ids() {
             self.break_streams(id, other);
         }
@@ -239,6 +243,28 @@ impl Cluster {
         let process = self.nodes.get_mut(&id).and_then(|node| node.process.as_mut());
         for what in process.map(|process| std::mem::take(&mut process.held)).unwrap_or_default() {
             self.at(1, what);
+        }
+    }
+
+    /// The process is stopped (SIGSTOP): its streams stay, and what comes waits.
+    pub fn pause(&mut self, id: u64) {
+        if self.is_up(id) {
+            self.paused.entry(id).or_default();
+        }
+    }
+
+    pub fn resume(&mut self, id: u64) {
+        for what in self.paused.remove(&id).unwrap_or_default() {
+            self.at(1, what);
+        }
+    }
+
+    /// The node that an event is for.
+    fn target(what: &What) -> Option<u64> {
+        match what {
+            What::Event { node, .. } | What::DeviceRequest { node, .. } => Some(*node),
+            What::Message { to, .. } | What::Beacon { to, .. } => Some(*to),
+            _ => None,
         }
     }
 
@@ -417,6 +443,9 @@ impl Cluster {
         let mut tick = None;
         for (&id, node) in &self.nodes {
             let Some(process) = &node.process else { continue };
+            if self.paused.contains_key(&id) {
+                continue;
+            }
             let replica = process.replica.deadline().map(|due| (due, false));
             let beacons = process.beacons.deadline().map(|due| (due, true));
             for (due, is_beacon) in replica.into_iter().chain(beacons) {
@@ -445,7 +474,11 @@ impl Cluster {
             Some((id, false)) => self.event(id, Event::Tick),
             None => {
                 let (_, what) = self.queue.pop_first().expect("something is due");
-                self.happen(what);
+                let target = Self::target(&what).and_then(|node| self.paused.get_mut(&node));
+                match target {
+                    Some(held) => held.push(what),
+                    None => self.happen(what),
+                }
             }
         }
         true

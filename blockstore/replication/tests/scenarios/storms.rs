@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use mooring_replication::{Event, Io, IoError, IoId, VolumeBlock, VolumeRange};
-use mooring_terms::NodeId;
+use mooring_replication::{
+    ClientId, Event, Io, IoError, IoId, Operation, Outcome, RequestId, StreamId, VolumeBlock,
+    VolumeRange,
+};
+use mooring_terms::{BlockIndex, BlockRange, Epoch, NodeId};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, values};
 
 /// A repeatable sequence of numbers (splitmix64; Steele, Lea and Flood, 2014).
 struct Numbers(u64);
@@ -39,6 +42,8 @@ struct Storm {
     pending: BTreeMap<IoId, (u64, usize)>,
     value: u64,
     hung: bool,
+    /// Reads at any node by another client: block, and how many of its writes were acknowledged.
+    reads: BTreeMap<RequestId, (u64, usize)>,
 }
 
 impl Storm {
@@ -46,7 +51,8 @@ impl Storm {
         let mut c = Cluster::new(3);
         c.attach(2, |_| {});
         let (blocks, pending) = (BTreeMap::new(), BTreeMap::new());
-        Self { c, numbers: Numbers(seed), blocks, pending, value: 0, hung: false }
+        let (numbers, reads) = (Numbers(seed), BTreeMap::new());
+        Self { c, numbers, blocks, pending, value: 0, hung: false, reads }
     }
 
     fn write(&mut self) {
@@ -62,6 +68,39 @@ impl Storm {
             self.c.submit_write(number, self.value)
         };
         self.pending.insert(id, (number, block.values.len()));
+    }
+
+    /// Asks a node for a block, whether it is primary or not: whoever answers must be right.
+    fn read_anywhere(&mut self) {
+        self.collect();
+        let number = self.numbers.below(24);
+        let node = 1 + self.numbers.below(3);
+        let epoch = self.c.status(node).map_or(Epoch(1), |status| status.epoch);
+        self.c.next_number += 1;
+        let id = RequestId {
+            client: ClientId(1),
+            stream: StreamId(self.c.stream),
+            number: self.c.next_number,
+        };
+        let acknowledged = self.blocks.get(&number).map_or(0, |block| block.acknowledged);
+        self.reads.insert(id, (number, acknowledged));
+        let range = BlockRange::new(BlockIndex(number), 1);
+        self.c.request_at(node, id, epoch, Operation::Read(range));
+    }
+
+    fn check_reads(&mut self) {
+        let (replies, blocks) = (&self.c.replies, &self.blocks);
+        self.reads.retain(|id, (number, acknowledged)| {
+            let Some((node, reply)) = replies.get(id) else { return true };
+            if let Outcome::Read(extents) = &reply.outcome {
+                let value = values(extents)[0];
+                let all = blocks.get(number).map_or(&[][..], |block| &block.values);
+                let fresh = &all[acknowledged.saturating_sub(1)..];
+                let right = fresh.contains(&value) || (*acknowledged == 0 && value == 0);
+                assert!(right, "node {node} says {value} in block {number}, not {fresh:?}");
+            }
+            false
+        });
     }
 
     fn collect(&mut self) {
@@ -82,7 +121,7 @@ impl Storm {
         let c = &mut self.c;
         let node = 1 + self.numbers.below(3);
         let other = 1 + (node + self.numbers.below(2)) % 3;
-        match self.numbers.below(14) {
+        match self.numbers.below(18) {
             0 if c.is_up(node) => c.kill(node),
             1 if c.is_up(node) => c.cut_power(node),
             2..=4 => {
@@ -112,6 +151,8 @@ impl Storm {
                 self.hung = !self.hung;
             }
             12 => c.event(node, Event::HandOver { to: NodeId(other) }),
+            14 | 15 => c.pause(node),
+            16 | 17 => (1..=3).for_each(|node| c.resume(node)),
             13 => c.raft.up = !c.raft.up,
             _ => {}
         }
@@ -122,6 +163,7 @@ impl Storm {
         c.raft.up = true;
         c.raft.forget_outcomes = 0;
         for node in 1..=3 {
+            c.resume(node);
             c.unhang_disk(node);
             if !c.is_up(node) {
                 c.start(node);
@@ -153,12 +195,16 @@ impl Storm {
             if self.numbers.below(4) == 0 {
                 self.c.submit(Io::Flush);
             }
+            for _ in 0..self.numbers.below(4) {
+                self.read_anywhere();
+            }
             if self.numbers.below(3) == 0 {
                 self.fault();
             }
             let pause = [1_000, 20_000, 300_000, 2_500_000][self.numbers.below(4) as usize];
             self.c.run(pause);
             self.collect();
+            self.check_reads();
         }
         self.calm();
     }
