@@ -8,7 +8,7 @@
 //!
 //! A pool that hangs vouches for nothing: the thread looks at each pool before it sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub struct BeaconBoard {
 /// A pool that vouches, or is muted because it hangs.
 struct Watched {
     pool: Weak<Pool>,
-    slices: BTreeMap<SliceId, ()>,
+    slices: BTreeSet<SliceId>,
     muted: bool,
 }
 
@@ -88,23 +88,20 @@ impl BeaconBoard {
         epoch: Option<Epoch>,
         peers: Vec<NodeId>,
     ) {
-        let muted = {
-            let mut watched = self.watched.lock();
-            let entry = watched.entry(pool.id()).or_insert_with(|| Watched {
-                pool: Arc::downgrade(pool),
-                slices: BTreeMap::new(),
-                muted: false,
-            });
-            match epoch {
-                Some(_) => entry.slices.insert(slice, ()),
-                None => entry.slices.remove(&slice),
-            };
-            entry.muted
+        // Held over both events, so that a mute and its end never pass each other.
+        let mut watched = self.watched.lock();
+        let entry = watched.entry(pool.id()).or_insert_with(|| Watched {
+            pool: Arc::downgrade(pool),
+            slices: BTreeSet::new(),
+            muted: false,
+        });
+        match epoch {
+            Some(_) => entry.slices.insert(slice),
+            None => entry.slices.remove(&slice),
         };
-        if muted {
-            self.handle(BeaconEvent::Mute { slice, muted: true });
-        }
+        self.handle(BeaconEvent::Mute { slice, muted: entry.muted });
         self.handle(BeaconEvent::Vouch { slice, epoch, peers });
+        drop(watched);
         self.wake(Alarm::Look);
     }
 
@@ -159,18 +156,17 @@ impl BeaconBoard {
     /// Mutes the slices of pools that began to hang, and lets those speak whose pool goes on.
     fn look_at_pools(&self) {
         let now = clock::now();
-        let mut changes = Vec::new();
         for (id, watched) in self.watched.lock().iter_mut() {
             let Some(pool) = watched.pool.upgrade() else { continue };
             let hangs = pool.is_failed() || pool.hangs(now, self.pool_patience);
-            if hangs != watched.muted {
-                watched.muted = hangs;
-                tracing::warn!(pool = %id, hangs, "the pool's beacons are muted while it hangs");
-                changes.extend(watched.slices.keys().map(|slice| (*slice, hangs)));
+            if hangs == watched.muted {
+                continue;
             }
-        }
-        for (slice, muted) in changes {
-            self.handle(BeaconEvent::Mute { slice, muted });
+            watched.muted = hangs;
+            tracing::warn!(pool = %id, hangs, "the pool's beacons are muted while it hangs");
+            for slice in &watched.slices {
+                self.handle(BeaconEvent::Mute { slice: *slice, muted: hangs });
+            }
         }
     }
 

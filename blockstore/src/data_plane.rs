@@ -43,8 +43,8 @@ pub trait ConfigPort: Send + Sync {
     fn node_name(&self, node: NodeId) -> String;
     /// What takes control messages.
     fn control(&self, from: NodeId, message: mooring_transport::Message);
-    /// The control stream to a peer is up.
-    fn control_connected(&self, peer: NodeId);
+    /// The control stream to a peer is new, or gone: what waits for an answer of its waits in vain.
+    fn control_broken(&self, peer: NodeId);
 }
 
 /// See the module.
@@ -204,6 +204,7 @@ impl DataPlane {
     /// Lets go of a replica that is no longer this node's.
     pub fn remove_slice(&self, id: SliceId) {
         if let Some((_, slice)) = self.slices.remove(&id) {
+            slice.close();
             self.slice_timers.set(id, None);
             self.beacons.vouch(id, slice.pool(), None, Vec::new());
         }
@@ -383,6 +384,7 @@ impl Handler for DataPlane {
         match channel {
             Channel::Data => {
                 self.connected.insert(peer);
+                self.send(peer, Envelope::Fresh);
                 for slice in self.slices() {
                     slice.deliver(Event::Connected { peer });
                 }
@@ -392,7 +394,7 @@ impl Handler for DataPlane {
             }
             Channel::Control => {
                 if let Some(config) = self.config() {
-                    config.control_connected(peer);
+                    config.control_broken(peer);
                 }
             }
             Channel::Beacon => {}
@@ -400,8 +402,15 @@ impl Handler for DataPlane {
     }
 
     fn disconnected(&self, peer: NodeId, channel: Channel) {
-        if channel != Channel::Data {
-            return;
+        match channel {
+            Channel::Data => {}
+            Channel::Control => {
+                if let Some(config) = self.config() {
+                    config.control_broken(peer);
+                }
+                return;
+            }
+            Channel::Beacon => return,
         }
         self.connected.remove(&peer);
         for slice in self.slices() {
@@ -468,6 +477,14 @@ impl DataPlane {
                 }
             }
             Envelope::Client(hello) => self.introduce(from, hello),
+            // Answers may have been lost with the stream before: what waits for one is asked again.
+            Envelope::Fresh => {
+                if self.connected.contains(&from) {
+                    for volume in self.volumes() {
+                        self.introduce_to(from, &volume);
+                    }
+                }
+            }
         }
     }
 }

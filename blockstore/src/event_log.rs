@@ -71,11 +71,10 @@ struct Ring {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { ring: Mutex::new(Ring {
-                events: VecDeque::new(),
-                next: 1,
-                counts: BTreeMap::new(),
-            }), more: Notify::new() }
+        Self {
+            ring: Mutex::new(Ring { events: VecDeque::new(), next: 1, counts: BTreeMap::new() }),
+            more: Notify::new(),
+        }
     }
 }
 

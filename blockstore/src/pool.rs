@@ -143,8 +143,13 @@ impl Pool {
                 self.maintenance.push_once(());
                 true
             }
-            Err(error) => {
+            // An I/O error ends the pool; anything else is one slice's trouble, and its end here.
+            Err(error) if error.kind() == ErrorKind::Fatal => {
                 self.fail(&error);
+                false
+            }
+            Err(error) => {
+                tracing::error!(pool = %self.id, %slice, %error, "the engine refused an append");
                 false
             }
         }
@@ -157,9 +162,6 @@ impl Pool {
 
     /// Marks the pool failed; the first call tells the node.
     pub fn fail(&self, error: &EngineError) {
-        if error.kind() == ErrorKind::NoSpace {
-            tracing::error!(pool = %self.id, %error, "the pool refused an append for want of space that was promised");
-        }
         if !self.failed.swap(true, Ordering::AcqRel) {
             tracing::error!(pool = %self.id, path = %self.path.display(), %error, "the pool has failed");
             if let Some(watch) = self.watch.upgrade() {

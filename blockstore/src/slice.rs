@@ -8,6 +8,7 @@
 //! order (reads and queries excepted, which see at least what was appended before them), and a
 //! `Vouch` has taken effect before the next command is run.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use mooring_engine::{EngineError, ReadBlock, ReadContent, Root};
@@ -47,6 +48,11 @@ pub struct Slice {
     timers: Arc<Timers<SliceId>>,
     readers: Arc<Readers>,
     ports: Weak<dyn SlicePorts>,
+    /// Set when this node lets go of the replica: nothing of it is done any more.
+    closed: AtomicBool,
+    /// What the core believes to be promised to it, in bytes: granted, less what it gave back, less
+    /// what its entries cost by its own count. The engine counts otherwise, and is told.
+    promised: AtomicU64,
     this: Weak<Self>,
 }
 
@@ -91,6 +97,8 @@ impl Slice {
             timers,
             readers,
             ports,
+            closed: AtomicBool::new(false),
+            promised: AtomicU64::new(0),
             this: this.clone(),
         })
     }
@@ -111,6 +119,11 @@ impl Slice {
     #[must_use]
     pub fn status(&self) -> Status {
         self.serial.look(Replica::status)
+    }
+
+    /// Ends the replica's life here: what comes late is dropped.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Tells the core, and does what it says. Reads that it asks for go to the reader threads: the
@@ -136,6 +149,9 @@ impl Slice {
 
     fn drive(&self, event: Event) -> Vec<Lookup> {
         let mut lookups = Vec::new();
+        if self.closed.load(Ordering::Acquire) {
+            return lookups;
+        }
         self.serial.enter(
             |replica, queue| {
                 let now = clock::now();
@@ -149,6 +165,9 @@ impl Slice {
 
     fn run(&self, batch: Vec<Command>, lookups: &mut Vec<Lookup>) {
         let mut pending: Option<(Mark, Vec<Entry>)> = None;
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         for command in batch {
             if let Command::Append { mark, entries } = command {
                 match &mut pending {
@@ -168,12 +187,17 @@ impl Slice {
 
     fn append(&self, pending: Option<(Mark, Vec<Entry>)>) {
         let Some((mark, entries)) = pending else { return };
-        let event = if self.pool.append(self.id, &entries) {
-            Event::Received { mark }
-        } else {
-            Event::StoreFailed
-        };
-        self.feed(event);
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if !self.pool.append(self.id, &entries) {
+            return self.feed(Event::StoreFailed);
+        }
+        let cost: u64 = entries.iter().map(cost).sum();
+        if cost > 0 {
+            self.promised_less(cost);
+        }
+        self.feed(Event::Received { mark });
     }
 
     fn run_one(&self, command: Command, lookups: &mut Vec<Lookup>) {
@@ -197,7 +221,7 @@ impl Slice {
                 let granted = self.reserve(bytes);
                 self.feed(Event::Reserved { bytes: granted });
             }
-            Command::Release { bytes } => self.pool.engine().release(self.id, bytes),
+            Command::Release { bytes } => self.promised_less(bytes),
             Command::Send { to, message } => ports.send(to, message),
             Command::Reply { id, reply } => ports.reply(self.id, id, reply),
             Command::Propose { id, change } => ports.propose(self.id, id, change),
@@ -211,13 +235,24 @@ impl Slice {
     fn reserve(&self, bytes: u64) -> u64 {
         let engine = self.pool.engine();
         match engine.reserve(self.id, bytes) {
-            Ok(granted) if granted == bytes => granted,
+            Ok(granted) if granted == bytes => {
+                self.promised.fetch_add(granted, Ordering::AcqRel);
+                granted
+            }
             Ok(granted) => {
                 engine.release(self.id, granted);
                 0
             }
             Err(_) => 0,
         }
+    }
+
+    /// Takes `bytes` off what is promised, here and in the engine. Only the thread that runs the
+    /// queue comes here.
+    fn promised_less(&self, bytes: u64) {
+        let left = self.promised.load(Ordering::Acquire).saturating_sub(bytes);
+        self.promised.store(left, Ordering::Release);
+        self.pool.engine().keep_reserved(self.id, left);
     }
 
     fn vouch(&self, epoch: Option<Epoch>, peers: Vec<NodeId>) {
@@ -294,5 +329,13 @@ impl Slice {
                 ReadFault::Failed
             }
         }
+    }
+}
+
+/// What an entry takes of the promises, as the core counts it.
+fn cost(entry: &Entry) -> u64 {
+    match entry.payload_bytes() {
+        0 => 0,
+        payload => payload + Entry::OVERHEAD_BYTES,
     }
 }

@@ -2,7 +2,7 @@
 //! clients and the replies to them.
 //!
 //! Version history
-//! - 1: replica, request, reply, client.
+//! - 1: replica, request, reply, client, fresh.
 //!
 //! ```text
 //!   transport header: version (1 byte) | kind (1 byte)
@@ -30,6 +30,8 @@ pub enum Envelope {
     Reply(ReplyMessage),
     /// A client introduces itself: first on every stream, before its requests.
     Client(ClientHello),
+    /// First on every stream: what the sender sent on the one before may be lost, answers too.
+    Fresh,
 }
 
 /// A client's introduction: requests that it sent on lower streams, and that wait, are dropped.
@@ -66,6 +68,7 @@ impl Envelope {
                 let header = postcard::to_stdvec(&hello).expect("plain numbers encode");
                 (&[VERSION, 3], (header.into(), Vec::new()))
             }
+            Self::Fresh => (&[VERSION, 4], (Bytes::new(), Vec::new())),
         };
         let mut payload = Vec::with_capacity(1 + data.len());
         payload.push(header);
@@ -89,6 +92,7 @@ impl Envelope {
                 postcard::from_bytes(&header)
                     .map_err(|_| EnvelopeError::Wire(WireError::Header))?,
             ),
+            [VERSION, 4] => Self::Fresh,
             _ => return Err(EnvelopeError::Unknown),
         })
     }

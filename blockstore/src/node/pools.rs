@@ -1,6 +1,6 @@
 //! The pools of this node: opened at the start, added and removed while everything goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +17,9 @@ use crate::pool_store::{self, Opened, Tag};
 #[derive(Default)]
 pub struct Pools {
     open: RwLock<BTreeMap<PoolId, OpenPool>>,
+    /// Openings that this process has drawn for pools which are being added, or which failed: rows
+    /// that name them are not opened a second time.
+    drawn: RwLock<BTreeSet<Incarnation>>,
 }
 
 /// One open pool.
@@ -58,18 +61,27 @@ impl Node {
     pub(super) fn open_pools(self: &Arc<Self>) {
         let state = self.state();
         for row in state.pools().values().filter(|row| row.node == self.id) {
-            if self.pools.get(row.id).is_some() {
-                continue;
-            }
-            if let Err(error) = self.open_pool(row) {
-                self.events.push(
-                    Severity::Error,
-                    "pool-failed",
-                    format!("pool {} ({}) can't be opened: {error}", row.id, row.path),
-                    About { pool: Some(row.id), node: Some(self.id), ..About::default() },
-                );
-                self.report_failed(row.id, row.incarnation, error.to_string());
-            }
+            self.open_missing(row);
+        }
+    }
+
+    /// Opens a pool of this node's that this process hasn't opened or drawn an opening for.
+    pub(super) fn open_missing(self: &Arc<Self>, row: &PoolRow) {
+        if self.pools.get(row.id).is_some() || self.pools.drawn.read().contains(&row.incarnation) {
+            return;
+        }
+        if let Err(error) = self.open_pool(row) {
+            self.events.push(
+                Severity::Error,
+                "pool-failed",
+                format!("pool {} ({}) can't be opened: {error}", row.id, row.path),
+                About { pool: Some(row.id), node: Some(self.id), ..About::default() },
+            );
+            // Tried once in each of the daemon's lives.
+            self.pools.drawn.write().insert(row.incarnation);
+            self.report_failed(row.id, row.incarnation, error.to_string());
+        } else {
+            self.reconcile_again();
         }
     }
 
@@ -134,6 +146,7 @@ impl Node {
             return Err(NodeError::ForeignPool { path: name });
         }
         let incarnation = draw_incarnation();
+        self.pools.drawn.write().insert(incarnation);
         let size = engine.usage().size;
         let command =
             Command::AddPool { node: self.id, path: name, size, class, measured, incarnation };

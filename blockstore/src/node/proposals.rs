@@ -47,8 +47,7 @@ impl ConfigPort for Node {
         self.rpc.incoming(from, message.header);
     }
 
-    fn control_connected(&self, peer: NodeId) {
-        // What waited for an answer on the stream before must not wait in vain.
+    fn control_broken(&self, peer: NodeId) {
         self.rpc.disconnected(peer);
     }
 }

@@ -55,6 +55,9 @@ impl Node {
                     self.node_changed(node, before.is_some(), after.is_some());
                 }
                 Change::Pool { pool, after: None, .. } => self.close_pool(pool),
+                Change::Pool { after: Some(row), .. } if row.node == self.id => {
+                    self.open_missing(&row)
+                }
                 Change::Slice { slice, after: config, .. } => match config {
                     Some(config) => self.slice_changed(slice, &config),
                     None => self.drop_replica(slice),
@@ -64,7 +67,9 @@ impl Node {
                 }
                 Change::GossipKeys
                 | Change::Cluster
-                | Change::CaKey | Change::Tokens | Change::Pool { .. } => {}
+                | Change::CaKey
+                | Change::Tokens
+                | Change::Pool { .. } => {}
             }
         }
     }

@@ -107,6 +107,15 @@ impl Attachments {
         request: GrantRequest,
         for_mount: bool,
     ) -> Result<Arc<Attached>, DaemonError> {
+        let this = Arc::clone(self);
+        to_the_end(async move { this.attach_now(request, for_mount).await }).await
+    }
+
+    async fn attach_now(
+        self: &Arc<Self>,
+        request: GrantRequest,
+        for_mount: bool,
+    ) -> Result<Arc<Attached>, DaemonError> {
         let turn = self.turn(request.volume).await;
         if let Some(attached) = self.get(request.volume) {
             if attached.volume.is_broken() {
@@ -227,9 +236,21 @@ impl Attachments {
     ///
     /// # Errors
     /// [`DeviceError::Busy`] while the device is mounted or open, unless forced.
-    pub async fn detach(&self, volume: VolumeId, force: bool) -> Result<bool, DaemonError> {
+    pub async fn detach(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        force: bool,
+    ) -> Result<bool, DaemonError> {
+        let this = Arc::clone(self);
+        to_the_end(async move { this.detach_now(volume, force).await }).await
+    }
+
+    async fn detach_now(&self, volume: VolumeId, force: bool) -> Result<bool, DaemonError> {
         let _turn = self.turn(volume).await;
-        let Some(attached) = self.get(volume) else { return Ok(false) };
+        let Some(attached) = self.get(volume) else {
+            self.give_back_unused(volume).await;
+            return Ok(false);
+        };
         let broken = attached.volume.is_broken();
         let device = Arc::clone(&attached.device);
         if force || broken {
@@ -241,10 +262,17 @@ impl Attachments {
         self.table.lock().remove(&volume);
         let epoch = attached.volume.epoch();
         self.node.close_volume(volume);
-        if !broken {
-            self.give_back(volume, epoch).await;
-        }
+        // It names its epoch: where a newer attachment exists, it ends nothing.
+        self.give_back(volume, epoch).await;
         Ok(true)
+    }
+
+    /// Ends an attachment that Raft still lists for this node, though nothing here serves it.
+    async fn give_back_unused(&self, volume: VolumeId) {
+        let held = self.node.state().volume(volume).and_then(|row| row.attachment);
+        if let Some(held) = held.filter(|held| held.node == self.node.id()) {
+            self.give_back(volume, held.epoch).await;
+        }
     }
 
     /// Tells Raft that the attachment is over. Best effort: without a quorum it stays granted to
@@ -267,6 +295,17 @@ impl Attachments {
         let device = Arc::clone(&attached.device);
         blocking(move || device.grow()).await?.map(Some).map_err(DaemonError::Device)
     }
+}
+
+/// Runs work to its end, also when whoever asked for it goes away in the middle: half an attachment
+/// would be nobody's.
+///
+/// # Errors
+/// What the work gives; [`DaemonError::Panicked`].
+pub async fn to_the_end<R: Send + 'static>(
+    work: impl Future<Output = Result<R, DaemonError>> + Send + 'static,
+) -> Result<R, DaemonError> {
+    tokio::spawn(work).await.map_err(|_| DaemonError::Panicked)?
 }
 
 /// Runs what waits for the kernel on a thread that may wait.

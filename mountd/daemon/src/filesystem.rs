@@ -7,6 +7,8 @@
 //! Blocking: call it from a blocking thread.
 
 use std::ffi::OsStr;
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,8 +29,10 @@ pub enum Wanted {
 /// What is on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing that is known.
+    /// Nothing: it reads as zeros at both ends.
     Nothing,
+    /// Data that nobody here knows.
+    Unknown,
     /// Something, by the name that blkid gives it ("ext4", "xfs", "LVM2_member", "gpt").
     Something(String),
 }
@@ -50,7 +54,7 @@ pub enum FileSystemError {
         /// The tool.
         tool: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A tool failed.
     #[error("{tool} failed on {}: {output}", device.display())]
@@ -81,6 +85,26 @@ pub enum FileSystemError {
         /// What was asked for.
         wanted: &'static str,
     },
+    /// The device can't be read, so nobody knows what is on it.
+    #[error("can't read {} to see what is on it: {source}. Nothing was touched", device.display())]
+    Read {
+        /// The device.
+        device: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system that was made is no longer there.
+    #[error(
+        "the {wanted} file system that was made on {} is gone: somebody wiped it, or its data was lost. Nothing was touched; if the volume may be empty, make a new one by hand (mkfs.{wanted} {})",
+        device.display(),
+        device.display()
+    )]
+    Vanished {
+        /// The device.
+        device: PathBuf,
+        /// What was there.
+        wanted: &'static str,
+    },
     /// The file system is damaged beyond what is repaired without asking.
     #[error(
         "the file system on {} needs a repair that isn't made without asking: run e2fsck -f {} (volume detached from any mount), then mount again. e2fsck said: {output}",
@@ -99,7 +123,7 @@ pub enum FileSystemError {
         /// The directory.
         dir: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The unmount failed.
     #[error("can't unmount {}: {source}{}", dir.display(), busy_hint(*source))]
@@ -125,7 +149,10 @@ impl FileSystemError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::ToolMissing { .. } | Self::Run { .. } => ErrorKind::Unavailable,
-            Self::Tool { .. } | Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Tool { .. }
+            | Self::Damaged { .. }
+            | Self::Read { .. }
+            | Self::Vanished { .. } => ErrorKind::Corrupt,
             Self::RawWithoutFileSystem(_) | Self::Unexpected { .. } | Self::MountPoint { .. } => {
                 ErrorKind::Invalid
             }
@@ -146,11 +173,36 @@ impl Wanted {
     }
 }
 
+/// Bytes at either end of a device that must be zeros before it is taken for empty: every file
+/// system, partition table and volume manager that is known writes there.
+const ENDS: u64 = 1 << 20;
+
+/// Whether nothing was ever written at either end of `device`, by our own eyes.
+///
+/// # Errors
+/// [`FileSystemError::Read`]: what can't be read is not empty.
+fn is_blank(device: &Path) -> Result<bool, FileSystemError> {
+    let failed = |source| FileSystemError::Read { device: device.to_owned(), source };
+    let mut file = std::fs::File::open(device).map_err(failed)?;
+    let size = file.seek(io::SeekFrom::End(0)).map_err(failed)?;
+    let length = usize::try_from(ENDS.min(size)).unwrap_or(usize::MAX);
+    let mut end = vec![0; length];
+    for offset in [0, size - length as u64] {
+        file.read_exact_at(&mut end, offset).map_err(failed)?;
+        if end.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What is on `device`.
 ///
 /// # Errors
-/// If blkid can't be run, or finds contradicting signatures.
+/// If it can't be read, blkid can't be run, or finds contradicting signatures.
 pub fn probe(device: &Path) -> Result<Found, FileSystemError> {
+    // blkid says "nothing" of a device that it can't read, too.
+    let blank = is_blank(device)?;
     for tag in ["TYPE", "PTTYPE"] {
         let output = run(
             Command::new("blkid").args(["-p", "-o", "value", "-s", tag]).arg(device),
@@ -163,18 +215,31 @@ pub fn probe(device: &Path) -> Result<Found, FileSystemError> {
             _ => return Err(output.failed("blkid", device)),
         }
     }
-    Ok(Found::Nothing)
+    Ok(if blank { Found::Nothing } else { Found::Unknown })
 }
 
 /// Makes sure that `device` holds a file system to mount, and says which one: makes the one wanted
-/// if there is nothing yet and `first_use` says so, checks the one found where it asks for that.
+/// if there is nothing yet and this is its `first_use`, checks the one found where it asks for that.
 ///
 /// # Errors
 /// [`FileSystemError`]; nothing was overwritten then.
-pub fn prepare(device: &Path, wanted: Wanted, label: &str) -> Result<String, FileSystemError> {
+pub fn prepare(
+    device: &Path,
+    wanted: Wanted,
+    first_use: bool,
+    label: &str,
+) -> Result<String, FileSystemError> {
     match (probe(device)?, wanted) {
-        (Found::Nothing, Wanted::Raw) => {
+        (Found::Nothing | Found::Unknown, Wanted::Raw) => {
             Err(FileSystemError::RawWithoutFileSystem(device.to_owned()))
+        }
+        (Found::Unknown, wanted) => Err(FileSystemError::Unexpected {
+            device: device.to_owned(),
+            found: "data of an unknown kind".to_owned(),
+            wanted: wanted.name(),
+        }),
+        (Found::Nothing, wanted) if !first_use => {
+            Err(FileSystemError::Vanished { device: device.to_owned(), wanted: wanted.name() })
         }
         (Found::Nothing, wanted) => {
             make(device, wanted, label)?;
@@ -253,6 +318,43 @@ pub fn mount(
     if output.code == 0 { Ok(()) } else { Err(output.failed("mount", device)) }
 }
 
+/// Grows an ext4 file system that is not mounted to the size of its device: unlike growing it while
+/// mounted, that takes no capability beyond those for mounting. XFS grows only while mounted.
+///
+/// # Errors
+/// What the tools say; the file system is then as large as it was.
+pub fn grow_unmounted(device: &Path, file_system: &str) -> Result<(), FileSystemError> {
+    if !file_system.starts_with("ext") || !is_smaller_than_device(device)? {
+        return Ok(());
+    }
+    // resize2fs insists on a check just before.
+    let checked = run(Command::new("e2fsck").args(["-f", "-p"]).arg(device), "e2fsprogs")?;
+    if checked.code > 1 {
+        return Err(FileSystemError::Damaged { device: device.to_owned(), output: checked.text });
+    }
+    let output = run(Command::new("resize2fs").arg(device), "e2fsprogs")?;
+    if output.code == 0 { Ok(()) } else { Err(output.failed("resize2fs", device)) }
+}
+
+/// Whether an ext4 file system leaves at least a block group of its device unused.
+fn is_smaller_than_device(device: &Path) -> Result<bool, FileSystemError> {
+    let output = run(Command::new("dumpe2fs").arg("-h").arg(device), "e2fsprogs")?;
+    if output.code != 0 {
+        return Err(output.failed("dumpe2fs", device));
+    }
+    let number = |name: &str| {
+        let line = output.text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse::<u64>().ok()
+    };
+    let failed = |source| FileSystemError::Read { device: device.to_owned(), source };
+    let mut file = std::fs::File::open(device).map_err(failed)?;
+    let size = file.seek(io::SeekFrom::End(0)).map_err(failed)?;
+    match (number("Block count:"), number("Block size:"), number("Blocks per group:")) {
+        (Some(count), Some(block), Some(group)) => Ok(size / block >= count + group),
+        _ => Ok(false),
+    }
+}
+
 /// Grows the mounted file system to the size of its device.
 ///
 /// # Errors
@@ -295,7 +397,7 @@ impl Output {
 fn run(command: &mut Command, package: &'static str) -> Result<Output, FileSystemError> {
     let tool = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|source| {
-        if source.kind() == std::io::ErrorKind::NotFound {
+        if source.kind() == io::ErrorKind::NotFound {
             FileSystemError::ToolMissing { tool: tool.clone(), package }
         } else {
             FileSystemError::Run { tool: tool.clone(), source }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use blockstore::Node;
+use blockstore::{About, Node, Severity};
 use mooring_config::{AttachMode, Command, Filesystem, Volume};
 use mooring_device::Device;
 use mooring_terms::VolumeId;
 use tokio::sync::Mutex;
 
-use crate::attachments::{Attached, Attachments, GrantRequest, blocking};
+use crate::attachments::{Attached, Attachments, GrantRequest, blocking, to_the_end};
 use crate::error::{DaemonError, InvalidRequest};
 use crate::filesystem::{self, Found, Wanted};
 use crate::mount_table::{self, Mount};
@@ -94,7 +94,15 @@ impl Mounts {
     ///
     /// # Errors
     /// [`DaemonError`]; what was attached only for this is detached again.
-    pub async fn mount(&self, request: MountRequest) -> Result<MountOutcome, DaemonError> {
+    pub async fn mount(
+        self: &Arc<Self>,
+        request: MountRequest,
+    ) -> Result<MountOutcome, DaemonError> {
+        let this = Arc::clone(self);
+        to_the_end(async move { this.mount_now(request).await }).await
+    }
+
+    async fn mount_now(&self, request: MountRequest) -> Result<MountOutcome, DaemonError> {
         if !request.dir.is_absolute() {
             return Err(DaemonError::Invalid(InvalidRequest::RelativePath(request.dir)));
         }
@@ -139,20 +147,28 @@ impl Mounts {
         let mounted_elsewhere = !of(attached)?.is_empty();
         let name = attached.name.clone();
         let read_only = request.read_only;
-        let formatted = blocking(move || -> Result<bool, DaemonError> {
-            let was_empty = filesystem::probe(&device)? == Found::Nothing;
-            let file_system = if mounted_elsewhere || (read_only && !was_empty) {
-                found(&device)?
+        let first_use = !volume.formatted;
+        let (formatted, not_grown) = blocking(move || -> Result<_, DaemonError> {
+            let (file_system, was_empty) = if mounted_elsewhere || read_only {
+                (found(&device)?, false)
             } else {
-                filesystem::prepare(&device, wanted, &name)?
+                let was_empty = filesystem::probe(&device)? == Found::Nothing;
+                (filesystem::prepare(&device, wanted, first_use, &name)?, was_empty)
             };
-            filesystem::mount(&device, &dir, &file_system, &options.join(","))?;
-            if !read_only {
-                filesystem::grow(&device, &dir, &file_system)?;
+            let mut grown = Ok(());
+            if !mounted_elsewhere && !read_only && !was_empty {
+                grown = filesystem::grow_unmounted(&device, &file_system);
             }
-            Ok(was_empty)
+            filesystem::mount(&device, &dir, &file_system, &options.join(","))?;
+            if !read_only && file_system == "xfs" {
+                grown = filesystem::grow(&device, &dir, &file_system);
+            }
+            Ok((was_empty, grown.err()))
         })
         .await??;
+        if let Some(error) = not_grown {
+            self.not_grown(attached, &error.into());
+        }
         if formatted {
             let epoch = attached.volume.epoch();
             let command = Command::VolumeFormatted { volume: request.volume, epoch };
@@ -173,7 +189,16 @@ impl Mounts {
     /// # Errors
     /// If it is in use, unless forced: then its device turns to errors first, which frees whoever
     /// waits for it.
-    pub async fn unmount(&self, mount: &VolumeMount, force: bool) -> Result<bool, DaemonError> {
+    pub async fn unmount(
+        self: &Arc<Self>,
+        mount: &VolumeMount,
+        force: bool,
+    ) -> Result<bool, DaemonError> {
+        let (this, mount) = (Arc::clone(self), mount.clone());
+        to_the_end(async move { this.unmount_now(&mount, force).await }).await
+    }
+
+    async fn unmount_now(&self, mount: &VolumeMount, force: bool) -> Result<bool, DaemonError> {
         let _turn = self.turn(mount.id).await;
         let attached = self.attachments.get(mount.id);
         let broken = attached.as_ref().is_some_and(|attached| attached.volume.is_broken());
@@ -190,6 +215,16 @@ impl Mounts {
             return Ok(false);
         }
         self.attachments.detach(mount.id, lazy).await
+    }
+
+    /// A file system that stays smaller than its device is worth an event, not a failed mount.
+    fn not_grown(&self, attached: &Attached, error: &DaemonError) {
+        let about = About { volume: Some(attached.volume.id()), ..About::default() };
+        let message = format!(
+            "volume {}: its file system did not grow to the size of its device: {error}",
+            attached.name
+        );
+        self.node.events().push(Severity::Warning, "not-grown", message, about);
     }
 
     /// Detaches a volume whose last mount has gone.
@@ -280,7 +315,7 @@ pub async fn follow_sizes(node: Arc<Node>, attachments: Arc<Attachments>, mounts
 fn found(device: &Path) -> Result<String, DaemonError> {
     match filesystem::probe(device)? {
         Found::Something(found) => Ok(found),
-        Found::Nothing => {
+        Found::Nothing | Found::Unknown => {
             Err(filesystem::FileSystemError::RawWithoutFileSystem(device.to_owned()).into())
         }
     }

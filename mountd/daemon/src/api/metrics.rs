@@ -58,10 +58,8 @@ impl Scrape {
 
 pub async fn metrics(State(daemon): State<Arc<Daemon>>) -> impl IntoResponse {
     let mut scrape = Scrape::default();
-    let up = vec![
-        ("node", daemon.name().to_owned()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-    ];
+    let up =
+        vec![("node", daemon.name().to_owned()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
     scrape.set("up", "The daemon answers", &up, 1);
     if let Ok(running) = daemon.running() {
         raft(&mut scrape, &running);

@@ -5,6 +5,7 @@
 //! the dead daemon had not answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use blockstore::{About, OpenVolume, Severity};
 use mooring_terms::VolumeId;
@@ -12,6 +13,9 @@ use mooring_terms::VolumeId;
 use super::note::Note;
 use super::{Attachments, blocking};
 use crate::error::DaemonError;
+
+/// How long the row of a volume may take to arrive.
+const KNOWN_WAIT: Duration = Duration::from_secs(20);
 
 impl Attachments {
     /// The volumes whose devices a holder still serves.
@@ -43,14 +47,15 @@ impl Attachments {
 
     async fn resume_one(self: &Arc<Self>, name: &str, note: &[u8]) -> Result<(), DaemonError> {
         let note = Note::decode(note).ok_or(DaemonError::NoteUnknown)?;
-        let held_by_us = self
-            .node
-            .state()
-            .volume(note.volume)
-            .and_then(|volume| volume.attachment)
-            .is_some_and(|held| held.node == self.node.id() && held.epoch == note.epoch);
-        if !held_by_us {
-            return Err(DaemonError::Fenced { volume: name.to_owned() });
+        // The local configuration may be a moment behind: it condemns only what it knows to be newer.
+        // The replicas refuse an attachment that is over, whatever is believed here.
+        let last = self.node.state().volume(note.volume).map(|row| row.last_attachment);
+        match last {
+            Some(last) if last > note.epoch => {
+                return Err(DaemonError::Fenced { volume: name.to_owned() });
+            }
+            Some(_) => {}
+            None => self.wait_until_known(note.volume, name).await?,
         }
         let volume = self.node.open_volume(OpenVolume {
             volume: note.volume,
@@ -71,6 +76,16 @@ impl Attachments {
                 self.node.close_volume(note.volume);
                 Err(DaemonError::Device(error))
             }
+        }
+    }
+
+    /// Waits for a volume that the local configuration doesn't have (yet): its row may be on its way.
+    async fn wait_until_known(&self, volume: VolumeId, name: &str) -> Result<(), DaemonError> {
+        let mut states = self.node.watch();
+        let known = states.wait_for(|published| published.state.volume(volume).is_some());
+        match tokio::time::timeout(KNOWN_WAIT, known).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(DaemonError::NotFound { what: "volume", name: name.to_owned() }),
         }
     }
 
