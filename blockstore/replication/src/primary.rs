@@ -30,10 +30,12 @@ mod window;
 mod write;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use mooring_config::Member;
 use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, Sequence, Time};
 
+use crate::command::Command;
 use crate::core::{Core, Turn, mutated};
 use crate::event::{Mark, Token};
 use crate::message::{Ack, Hello, MessageBody};
@@ -50,7 +52,7 @@ use self::window::Window;
 use self::write::InFlight;
 
 /// How often a read that waits for a lease looks again.
-const LEASE_POLL: std::time::Duration = std::time::Duration::from_millis(50);
+const LEASE_POLL: Duration = Duration::from_millis(50);
 
 /// What a primary is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -455,7 +457,7 @@ impl Primary {
 
     pub(super) fn reply(&self, turn: &mut Turn<'_>, id: RequestId, outcome: Outcome) {
         let reply = Reply { epoch: self.epoch, durable: self.stable, outcome };
-        turn.out.push(crate::Command::Reply { id, reply });
+        turn.out.push(Command::Reply { id, reply });
     }
 
     /// What the sender of a request with another epoch is told.

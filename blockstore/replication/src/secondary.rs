@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mooring_config::ChangeReason;
-use mooring_terms::{Epoch, NodeId, Sequence, Time};
+use mooring_config::{ChangeReason, Member};
+use mooring_terms::{Epoch, Extent, NodeId, Record, Sequence, Time, Version};
 
 use crate::command::Command;
 use crate::core::{Core, Turn, mutated};
@@ -155,7 +155,7 @@ impl Secondary {
         }
         let last = core.log.last.sequence;
         let taken = take(core, turn.out, append, Some(self.epoch));
-        let new = |version: mooring_terms::Version| {
+        let new = |version: Version| {
             version.sequence > last
                 && version.sequence <= core.log.last.sequence
                 && version.epoch == self.epoch
@@ -245,7 +245,7 @@ impl Secondary {
         core: &Core,
         turn: &mut Turn<'_>,
         token: Token,
-        records: Vec<mooring_terms::Record>,
+        records: Vec<Record>,
     ) {
         if let Some(after) = self.pulls.remove(&token) {
             let pulled = Pulled { after, records };
@@ -264,7 +264,7 @@ impl Secondary {
         core: &Core,
         turn: &mut Turn<'_>,
         token: Token,
-        result: Result<Vec<mooring_terms::Extent>, ReadFault>,
+        result: Result<Vec<Extent>, ReadFault>,
     ) {
         if let Some(token) = self.reads.remove(&token) {
             let extents = result.unwrap_or_default();
@@ -308,9 +308,7 @@ impl Secondary {
 
     /// The place of this replica among those that may take over.
     fn rank(&self, core: &Core) -> u32 {
-        let before = |member: &&mooring_config::Member| {
-            member.node != self.primary && member.node < core.me.node
-        };
+        let before = |member: &&Member| member.node != self.primary && member.node < core.me.node;
         u32::try_from(core.config().in_sync.iter().filter(before).count()).unwrap_or(0)
     }
 

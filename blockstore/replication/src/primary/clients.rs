@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mooring_terms::{BlockRange, Data, Sequence};
+use mooring_terms::{BlockIndex, BlockRange, Data, Sequence};
 
 use super::{Phase, Primary};
 use crate::command::Command;
@@ -254,7 +254,7 @@ fn check_range(core: &Core, range: BlockRange) -> Result<(), Refusal> {
 }
 
 /// Checks data where it enters the slice: what is damaged must not be replicated.
-fn check_data(first: mooring_terms::BlockIndex, data: &Data) -> Result<(), Refusal> {
+fn check_data(first: BlockIndex, data: &Data) -> Result<(), Refusal> {
     match data.first_corrupt() {
         Some(i) => Err(Refusal::Damaged { block: first.plus(i as u64) }),
         None => Ok(()),

@@ -4,7 +4,7 @@
 //! how much it granted in all, and both count what was spent the same way. An idle slice keeps
 //! little; a busy one asks for more before it runs out.
 
-use mooring_terms::Time;
+use mooring_terms::{NodeId, Time};
 
 use super::{Phase, Primary};
 use crate::core::{Core, Turn};
@@ -13,7 +13,6 @@ use crate::note::Note;
 use crate::options::Options;
 use crate::request::{Operation, Outcome, Refusal};
 use crate::space;
-use mooring_terms::NodeId;
 
 /// What the primary spends and wants in this epoch.
 #[derive(Debug, Default)]

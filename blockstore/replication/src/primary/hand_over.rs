@@ -1,6 +1,6 @@
 //! Giving up being primary: as planned, or because the own pool can't go on.
 
-use mooring_config::ChangeReason;
+use mooring_config::{ChangeReason, Member};
 use mooring_terms::NodeId;
 
 use super::{Phase, Primary};
@@ -65,7 +65,7 @@ impl Primary {
         core: &mut Core,
         turn: &mut Turn<'_>,
         primary: NodeId,
-        in_sync: Vec<mooring_config::Member>,
+        in_sync: Vec<Member>,
         reason: ChangeReason,
     ) {
         self.proposal = Some(Proposal::new(core, turn, primary, in_sync, reason));

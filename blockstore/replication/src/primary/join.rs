@@ -82,6 +82,16 @@ impl Join {
         }
     }
 
+    /// Everything is to be copied again.
+    fn restart_sweep(&mut self) {
+        self.sweep = Some(BlockIndex(0));
+        self.missing = Some(BlockIndex(0));
+        self.pending = Pending::Nothing;
+        self.work.clear();
+        self.on_the_way.clear();
+        self.reading = None;
+    }
+
     /// Whether the joiner is complete and durable.
     pub(super) fn is_done(&self) -> bool {
         self.stage == Stage::Done
@@ -185,9 +195,17 @@ impl Primary {
         let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) else {
             return;
         };
-        if join.id != ready.join || join.stage != Stage::Superseding {
+        if join.id != ready.join || !matches!(join.stage, Stage::Superseding | Stage::Copying) {
             return;
         }
+        if join.stage == Stage::Copying {
+            // `JoinFrom` was lost with its stream: nothing that was sent behind it counted.
+            join.restart_sweep();
+            self.reads.forget_join(node);
+        }
+        let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) else {
+            return;
+        };
         join.after = join.after.min(ready.complete_to);
         join.progress = turn.now;
         join.stage = Stage::Copying;

@@ -10,6 +10,7 @@ use mooring_terms::NodeId;
 use super::{Phase, Primary};
 use crate::core::{Core, Turn};
 use crate::event::{ProposalId, ProposalOutcome};
+use crate::message::MessageBody;
 use crate::note::{LossCause, Note};
 
 impl Primary {
@@ -168,7 +169,7 @@ impl Primary {
         for &node in &others {
             if !self.peers.contains_key(&node) {
                 self.peers.entry(node).or_default();
-                core.send(turn, node, None, crate::MessageBody::Newer(core.config().clone()));
+                core.send(turn, node, None, MessageBody::Newer(core.config().clone()));
                 core.hello(turn, node, true);
             }
         }

@@ -1,5 +1,7 @@
 //! What people see of a primary.
 
+use mooring_terms::{NodeId, Sequence};
+
 use super::{Phase, Primary};
 use crate::core::Core;
 use crate::status::{JoinProgress, ReplicaStatus, Role};
@@ -34,12 +36,12 @@ impl Primary {
         (self.clients.queue_len(), self.in_flight.len())
     }
 
-    pub(crate) fn positions(&self) -> (mooring_terms::Sequence, mooring_terms::Sequence) {
+    pub(crate) fn positions(&self) -> (Sequence, Sequence) {
         (self.committed, self.stable)
     }
 
     pub(crate) fn replicas(&self, core: &Core) -> Vec<ReplicaStatus> {
-        let status = |(&node, peer): (&mooring_terms::NodeId, &super::Peer)| ReplicaStatus {
+        let status = |(&node, peer): (&NodeId, &super::Peer)| ReplicaStatus {
             node,
             in_sync: self.counts(core, node),
             received: peer.received,

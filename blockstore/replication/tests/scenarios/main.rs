@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod device;
 mod failover;
 mod joins;
 mod rubbish;
