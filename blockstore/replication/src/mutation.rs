@@ -10,7 +10,8 @@ pub enum Mutation {
     /// FLUSH and FUA are answered when received, not when durable.
     /// Breaks: a flushed write survives a power cut of all.
     FlushAtReceived,
-    /// A replica takes and acknowledges records of an older epoch than it knows.
+    /// A replica takes and acknowledges records of an older epoch than it knows, and a primary
+    /// doesn't believe other replicas that its epoch is over.
     /// Breaks: an acknowledged write is kept over a change of primary (a primary that was stopped for
     /// longer than the grace goes on and is acknowledged; streams must outlive the stop).
     EpochUnchecked,

@@ -238,7 +238,7 @@ impl Primary {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.poked = None;
         peer.failed = false;
-        peer.diverged |= !hello.position.is_whole();
+        peer.diverged |= !hello.position.is_whole() && !mutated!(core, JoinedEarly);
         if self.counts(core, from) {
             if self.has_opened() {
                 self.resume(core, turn, from, &hello.position);

@@ -4,7 +4,7 @@ use mooring_terms::{Body, Epoch, NodeId, Record};
 
 use super::{Phase, Primary};
 use crate::control::Control;
-use crate::core::{Core, Turn};
+use crate::core::{Core, Turn, mutated};
 use crate::history;
 use crate::message::{MessageBody, Position, Promised, Pull, Raise, Standing};
 use crate::note::Note;
@@ -81,7 +81,7 @@ impl Primary {
         }
         let opened = self.has_opened();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        if !promised.position.is_whole() {
+        if !promised.position.is_whole() && !mutated!(core, JoinedEarly) {
             // Listed, but it was being brought level when the epoch moved.
             peer.diverged = true;
             return self.review(core, turn);

@@ -24,6 +24,11 @@ impl Replica {
             return;
         }
         match &message.body {
+            MessageBody::Newer(_)
+                if mutated!(self.core, EpochUnchecked) && matches!(self.role, Role::Primary(_)) =>
+            {
+                return;
+            }
             MessageBody::Newer(config) => return self.on_config(turn, config.clone()),
             MessageBody::Raise(raise) => self.on_config(turn, raise.config.clone()),
             _ => {}

@@ -133,7 +133,7 @@ impl Replica {
         if mutated!(core, SequenceReused) && listed.is_some() && primary {
             return Role::Primary(Box::new(Primary::carry_on(core, turn)));
         }
-        if current && core.log.is_whole() {
+        if current && (core.log.is_whole() || mutated!(core, JoinedEarly)) {
             return Role::Secondary(Secondary::new(core, turn));
         }
         if current {

@@ -360,7 +360,7 @@ impl Cluster {
             }
             Command::Release { bytes } => return store.release(bytes),
             Command::Send { to, message } => return self.send(id, to.0, message),
-            Command::Reply { id: request, reply } if request.client != ClientId(1) => {
+            Command::Reply { id: request, reply } if self.is_devices(request.client) => {
                 let message = ReplyMessage { slice: SLICE, id: request, reply };
                 let stream = request.stream;
                 return self.at(MESSAGE_US, What::DeviceReply { node: id, stream, message });
@@ -392,6 +392,10 @@ impl Cluster {
         } else {
             self.at(delay, what);
         }
+    }
+
+    fn is_devices(&self, client: ClientId) -> bool {
+        self.device.as_ref().is_some_and(|device| device.client.id() == client)
     }
 
     fn send(&mut self, from: u64, to: u64, message: Message) {

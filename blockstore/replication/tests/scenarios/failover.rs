@@ -3,7 +3,7 @@
 use mooring_replication::{ClientId, Note, Operation, Outcome, Refusal, RequestId, Role, StreamId};
 use mooring_terms::{BlockIndex, BlockRange, Epoch};
 
-use crate::cluster::{Cluster, write};
+use crate::cluster::{Cluster, values, write};
 
 #[test]
 fn a_lost_secondary_is_taken_out_and_gets_only_what_changed_when_it_returns() {
@@ -69,6 +69,73 @@ fn a_stale_primary_is_fenced() {
     c.settle();
     assert_eq!(c.read(1), 2);
     c.check_replicas_agree();
+}
+
+#[test]
+fn a_primary_that_was_stopped_acknowledges_and_shows_nothing_afterwards() {
+    for raft_lag in [500, 3_000_000] {
+        let mut c = Cluster::new(3);
+        c.write(1, 1);
+        c.raft.lag.insert(1, raft_lag);
+        c.pause(1);
+        let id = |number| RequestId { client: ClientId(9), stream: StreamId(1), number };
+        let range = BlockRange::new(BlockIndex(1), 1);
+        c.request_at(1, id(1), Epoch(1), Operation::Read(range));
+        c.request_at(1, id(2), Epoch(1), write(2, 99, false));
+        c.run_until("another primary", |c| c.primary().is_some_and(|primary| primary != 1));
+        c.write(1, 2);
+        c.write(2, 2);
+        c.resume(1);
+        c.run(1_000_000);
+        for number in [1, 2] {
+            let outcome = &c.replies[&id(number)].1.outcome;
+            let moved = matches!(outcome, Outcome::Refused(Refusal::Moved { .. }));
+            assert!(moved, "{outcome:?}");
+        }
+        assert_eq!((c.read(1), c.read(2)), (2, 2));
+        c.settle();
+        c.check_replicas_agree();
+    }
+}
+
+#[test]
+fn what_is_not_committed_is_not_shown() {
+    let mut c = Cluster::new(3);
+    c.write(1, 1);
+    c.hang_disk(2);
+    c.send_request(write(1, 2, false));
+    c.run(10_000);
+    let range = BlockRange::new(BlockIndex(1), 1);
+    let id = c.send_request(Operation::Read(range));
+    c.run(100_000);
+    assert!(!c.replies.contains_key(&id), "{:?}", c.replies.get(&id));
+    c.unhang_disk(2);
+    c.run(100_000);
+    let Outcome::Read(extents) = &c.replies[&id].1.outcome else { panic!("it reads") };
+    assert_eq!(values(extents), [2]);
+}
+
+#[test]
+fn a_false_take_over_is_noted() {
+    let mut c = Cluster::new(3);
+    c.write(1, 1);
+    c.pause(1);
+    c.run_until("another primary", |c| c.primary().is_some_and(|primary| primary != 1));
+    c.resume(1);
+    c.settle();
+    assert!(c.notes.iter().any(|(_, note)| matches!(note, Note::FalseTakeOver { .. })));
+}
+
+#[test]
+fn a_secondary_that_was_stopped_takes_nothing_over() {
+    let mut c = Cluster::new(3);
+    c.write(1, 1);
+    c.pause(3);
+    c.run(3_000_000);
+    c.resume(3);
+    c.settle();
+    assert_eq!(c.primary(), Some(1));
+    assert!(!c.notes.iter().any(|(_, note)| matches!(note, Note::TakingOver { .. })));
 }
 
 #[test]
