@@ -46,6 +46,9 @@ pub(crate) struct Checkpointing {
     done: Vec<ReplicaBody>,
     targets: Vec<Target>,
     emptied: HashSet<SegmentId>,
+    /// Segments whose nodes are written anew: the emptied ones, and the one that reclaim is at,
+    /// since what it has listed so far is in `targets`.
+    leaving: HashSet<SegmentId>,
     /// Live bytes a segment as of the freeze, with what the merges change.
     live: Mutex<Vec<u64>>,
     dropped: Mutex<Vec<Dropped>>,
@@ -111,7 +114,7 @@ impl NodeSink for Sink<'_> {
     }
 
     fn leaves(&self, segment: SegmentId) -> bool {
-        self.checkpoint.emptied.contains(&segment)
+        self.checkpoint.leaving.contains(&segment)
     }
 }
 
@@ -162,6 +165,7 @@ impl Pool {
         let mut targets = self.moved.write().take_targets();
         targets.sort_by_key(|target| (target.slice, target.block, target.depth));
         let emptied: HashSet<SegmentId> = m.emptied.drain(..).collect();
+        let leaving = emptied.iter().copied().chain(m.reclaim.as_ref().map(|r| r.victim)).collect();
         let (mut work, mut done) = (VecDeque::new(), Vec::new());
         for replica in self.replicas.read().values() {
             let of_slice = |target: &Target| target.slice.cmp(&replica.slice);
@@ -205,6 +209,7 @@ impl Pool {
             done,
             targets,
             emptied,
+            leaving,
             live: Mutex::new(live),
             dropped: Mutex::new(dropped),
             began_at: log.appended_bytes,

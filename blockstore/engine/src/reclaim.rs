@@ -55,7 +55,7 @@ struct Share {
 
 /// A victim being emptied.
 pub(crate) struct Reclaim {
-    victim: SegmentId,
+    pub(crate) victim: SegmentId,
     under: (u32, u32),
     offset: u64,
     end: u64,
