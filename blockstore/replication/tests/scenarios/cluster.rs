@@ -331,6 +331,7 @@ impl Cluster {
     }
 
     fn run_command(&mut self, id: u64, command: Command) {
+        let devices = self.device.as_ref().map(|device| device.client.id());
         let node = self.nodes.get_mut(&id).expect("a node");
         let Some(process) = node.process.as_mut() else { return };
         let incarnation = process.incarnation;
@@ -360,7 +361,7 @@ impl Cluster {
             }
             Command::Release { bytes } => return store.release(bytes),
             Command::Send { to, message } => return self.send(id, to.0, message),
-            Command::Reply { id: request, reply } if self.is_devices(request.client) => {
+            Command::Reply { id: request, reply } if Some(request.client) == devices => {
                 let message = ReplyMessage { slice: SLICE, id: request, reply };
                 let stream = request.stream;
                 return self.at(MESSAGE_US, What::DeviceReply { node: id, stream, message });
@@ -392,10 +393,6 @@ impl Cluster {
         } else {
             self.at(delay, what);
         }
-    }
-
-    fn is_devices(&self, client: ClientId) -> bool {
-        self.device.as_ref().is_some_and(|device| device.client.id() == client)
     }
 
     fn send(&mut self, from: u64, to: u64, message: Message) {
