@@ -405,10 +405,9 @@ impl Joiner {
     pub(crate) fn next_epoch(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         self.epoch = core.config().epoch;
         core.vouch(turn, Some(self.epoch), vec![self.primary]);
-        // What it said under the epoch before went unheard at a primary of this one.
-        if self.join.is_none() {
-            core.hello(turn, self.primary, false);
-        }
+        // What it said under the epoch before went unheard at a primary of this one, be it the first
+        // word or one in the middle of a join.
+        core.hello(turn, self.primary, false);
     }
 }
 

@@ -67,7 +67,7 @@ impl Default for Options {
             copy_window_bytes: 4 << 20,
             copy_step_blocks: 128,
             unsynced_bytes: 64 << 20,
-            credit_idle_bytes: 256 << 10,
+            credit_idle_bytes: 64 << 10,
             credit_step_bytes: 8 << 20,
             credit_idle_after: Duration::from_secs(2),
             epochs_kept: 256,

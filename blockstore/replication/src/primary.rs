@@ -224,6 +224,7 @@ impl Primary {
             MessageBody::JoinDone(done) => self.on_join_done(core, turn, from, done),
             MessageBody::Failed => {
                 peer.failed = true;
+                peer.join = None;
                 self.review(core, turn);
             }
             _ => {}
