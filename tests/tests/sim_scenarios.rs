@@ -314,7 +314,7 @@ fn a_primary_hands_over_without_losing_a_beat() {
     for to in [2, 3, 1, 2] {
         let write = c.start_write(0..4);
         c.hand_over(to);
-        c.wait(100 * MS);
+        c.wait(200 * MS);
         assert!(c.is_answered(write));
         c.read(0..4);
     }

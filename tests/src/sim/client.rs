@@ -338,8 +338,7 @@ impl Sim {
         for (slice, tail) in &slices {
             if *tail > self.workload.tail_known(*slice) {
                 let first = u64::from(slice.index.0) * SLICE_BLOCKS;
-                let anything = self.workload.loss_accepted(*slice);
-                self.history.lost(volume, first..first + SLICE_BLOCKS, anything);
+                self.history.lost(volume, first..first + SLICE_BLOCKS, false);
                 self.count(Kind::Situation, "client begins after a lost tail");
             }
             self.workload.know_tail(*slice, *tail);
@@ -484,7 +483,7 @@ impl Sim {
                 let running: Vec<NodeId> = self
                     .nodes
                     .values()
-                    .filter(|node| node.power == Power::Running && node.registered)
+                    .filter(|node| node.power == Power::Running && node.registered())
                     .map(|node| node.id)
                     .collect();
                 if let Some(node) = self.prng.pick(&running) {

@@ -15,6 +15,7 @@ use super::coverage::Kind;
 use super::network::Network;
 use super::node::{Node, Power, Slot};
 use super::packet::Packet;
+use super::plan::SLICE_BLOCKS;
 use super::raft::{Fate, World};
 use super::{Happening, Sim, Ticket};
 
@@ -108,6 +109,7 @@ impl Sim {
             self.checkers.configured(now, &command, &answer, states, &self.faults, &alive);
         self.check(seen);
         self.count_change(&command, &answer);
+        self.declare_losses(&answer);
         for (node, delay, index) in later {
             self.queue.after(delay, Happening::Applied(node, index));
         }
@@ -121,6 +123,20 @@ impl Sim {
             runs && !self.faults.excuses(node.id, now)
         };
         self.nodes.values().filter(well).map(|node| (node.id, node.incarnation)).collect()
+    }
+
+    /// An operator has accepted that an older history goes on: from now on, until it is known
+    /// which, a block may hold whatever it held before.
+    fn declare_losses(&mut self, answer: &Response) {
+        let Ok(Done::LossAccepted(losses)) = answer else { return };
+        for loss in losses {
+            let config = self.raft.state().slice(loss.slice).cloned();
+            if config.is_some_and(|config| config.tail_lost == loss.epoch) {
+                let first = u64::from(loss.slice.index.0) * SLICE_BLOCKS;
+                self.history.lost(loss.slice.volume, first..first + SLICE_BLOCKS, true);
+                self.count(Kind::Situation, "loss accepted");
+            }
+        }
     }
 
     fn count_change(&mut self, command: &ConfigCommand, answer: &Response) {
@@ -152,11 +168,13 @@ impl Sim {
                     self.deliver(node, slice, Event::Proposed { id, outcome });
                 }
             }
-            Ticket::Opened => {
+            Ticket::Started | Ticket::Opened => {
+                let started = matches!(ticket, Ticket::Started);
                 if answer.is_some_and(|answer| answer.is_ok())
                     && let Some(node) = self.nodes.get_mut(&node)
                 {
-                    node.registered = true;
+                    let told = if started { &mut node.told.0 } else { &mut node.told.1 };
+                    *told = true;
                 }
             }
             Ticket::PoolFailed if answer.is_none() => {
@@ -167,14 +185,14 @@ impl Sim {
                 self.propose(node, Ticket::PoolFailed, command);
             }
             Ticket::Attach(client) => self.attached(client, answer),
-            Ticket::Started | Ticket::PoolFailed | Ticket::Operator => {}
+            Ticket::PoolFailed | Ticket::Operator => {}
         }
     }
 
     /// Makes the opening of a node's pool known until it is.
     pub(super) fn register(&mut self, id: NodeId) {
         let node = &self.nodes[&id];
-        if node.registered || node.failed {
+        if node.registered() || node.failed {
             return;
         }
         let (pool, incarnation, boot) = (node.pool_id, node.incarnation, node.boot);

@@ -558,6 +558,22 @@ impl Sim {
         true
     }
 
+    /// An operator whose replacement was lost half-way looks again, and places what is missing.
+    pub(super) fn replace_what_is_missing(&mut self) {
+        let state = self.raft.state().clone();
+        for (slice, config) in state.slices() {
+            let wanted = state.volume(slice.volume).map_or(0, |volume| volume.spec.replicas);
+            if config.members().count() >= wanted as usize {
+                continue;
+            }
+            let free = self.nodes.keys().copied().find(|id| config.member(*id).is_none());
+            if let Some(to) = free {
+                let command = ConfigCommand::AssignReplicas(vec![Self::assignment(slice, to)]);
+                self.propose(to, Ticket::Operator, command);
+            }
+        }
+    }
+
     /// Only where a slice can't go on by itself: its primary is down.
     fn fault_accept_loss(&mut self) -> bool {
         let stuck: Vec<(SliceId, NodeId)> = self

@@ -227,13 +227,6 @@ impl History {
         }
         Ok(())
     }
-
-    /// Operations that began and were neither answered nor ended.
-    #[must_use]
-    pub fn open_of(&self, client: u32) -> Vec<OpId> {
-        let open = self.ops.iter().filter(|(_, op)| op.open && op.client == client);
-        open.map(|(id, _)| *id).collect()
-    }
 }
 
 /// What a block may hold after all that was not flushed could be lost.

@@ -26,6 +26,7 @@ mod control;
 mod coverage;
 mod faults;
 mod history;
+mod hunt;
 mod lanes;
 mod network;
 mod node;
@@ -66,6 +67,7 @@ use time::Queue;
 use trace::Trace;
 use workload::Workload;
 
+pub use hunt::{Caught, hunt};
 pub use coverage::{Coverage, Kind as CoverageKind};
 pub use plan::{FaultKind, Plan, StoreKind};
 pub use regressions::REGRESSIONS;

@@ -85,8 +85,8 @@ pub struct Node {
     /// The openings of the pool since the machine came up, and since no sync has failed: nothing
     /// that was handed to the kernel under them is lost.
     pub kept: Vec<Incarnation>,
-    /// Whether the configuration lists this opening of the pool.
-    pub registered: bool,
+    /// Whether Raft has this start of the daemon, and this opening of the pool.
+    pub told: (bool, bool),
     /// Its clock.
     pub clock: Clock,
     /// Its pool.
@@ -138,7 +138,7 @@ impl Node {
             boot: Boot(0),
             incarnation: Incarnation(0),
             kept: Vec::new(),
-            registered: false,
+            told: (false, false),
             clock,
             pool,
             hung: false,
@@ -162,6 +162,12 @@ impl Node {
     #[must_use]
     pub fn exists(&self) -> bool {
         self.power != Power::Down
+    }
+
+    /// Whether Raft knows that it is here.
+    #[must_use]
+    pub fn registered(&self) -> bool {
+        self.told == (true, true)
     }
 
     /// Whether the pool has work that it hasn't completed.
@@ -190,6 +196,6 @@ impl Node {
         self.syncing.clear();
         self.stuck_since = None;
         self.resigned = false;
-        self.registered = false;
+        self.told = (false, false);
     }
 }

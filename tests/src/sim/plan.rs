@@ -74,12 +74,18 @@ impl Plan {
         let mut prng = Prng::new(seed ^ 0x706c_616e);
         let nodes = u32::try_from(prng.within(3..6)).expect("few");
         let volumes = volumes(&mut prng);
-        let options = options(&mut prng);
+        let mut options = options(&mut prng);
         let drift = i64::try_from(prng.within(0..3)).expect("few") * 5_000;
         let drift_ppm = (0..nodes)
             .map(|_| if drift == 0 { 0 } else { i64::try_from(prng.next() % 20_001).expect("few") - 10_000 })
             .collect();
         let store = if seed % 4 == 3 { StoreKind::Engine } else { StoreKind::Model };
+        if store == StoreKind::Engine {
+            // Its pools are small, so that segments are used again: windows must fit into them.
+            options.copy_window_bytes = options.copy_window_bytes.min(64 << 10);
+            options.credit_step_bytes = options.credit_step_bytes.min(64 << 10);
+            options.credit_idle_bytes = options.credit_idle_bytes.min(64 << 10);
+        }
         let faults = super::faults::draw(&mut prng, nodes, options.grace);
         let last = faults.last().map_or(Time::ZERO, |(at, _)| *at);
         Self {
@@ -174,7 +180,7 @@ impl Sim {
             node.incarnation = Incarnation(self.prng.next());
             node.power = super::node::Power::Running;
             node.kept.push(node.incarnation);
-            node.registered = true;
+            node.told = (true, true);
             self.nodes.insert(id, node);
         }
         self.admit();

@@ -88,6 +88,7 @@ impl Sim {
         let end = self.queue.now() + most;
         while self.violation.is_none() {
             self.run_for(Duration::from_millis(200));
+            self.replace_what_is_missing();
             match self.unsettled() {
                 None => return,
                 Some(why) if self.queue.now() >= end => {
@@ -101,7 +102,7 @@ impl Sim {
     /// What has not come right yet.
     pub(super) fn unsettled(&self) -> Option<String> {
         for node in self.nodes.values() {
-            if node.power != Power::Running || !node.registered {
+            if node.power != Power::Running || !node.registered() {
                 return Some(format!("{:?} is {:?}", node.id, node.power));
             }
             if node.has_work() {

@@ -313,19 +313,27 @@ impl Scenario {
             self.sim.run_for(Duration::from_micros(500));
             self.complain();
             let late = self.sim.queue.now() >= end;
-            assert!(!late, "{}\nit never came about that {what}", self.sim.trace.tail());
+            assert!(!late, "it never came about that {what}");
         }
     }
 
     fn complain(&self) {
         if let Some(violation) = &self.sim.violation {
-            let story = self.sim.trace.tail();
-            panic!("{story}\nbroken: {}\n{}", violation.property, violation.text);
+            panic!("broken: {}\n{}", violation.property, violation.text);
         }
     }
 
     /// Restarts a node a little later.
     pub fn restart_after(&mut self, node: u64, span: Duration) {
         self.sim.queue.after(span, Happening::Start(NodeId(node)));
+    }
+}
+
+/// A scenario that panics tells its story.
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.sim.trace.tail());
+        }
     }
 }

@@ -43,7 +43,8 @@ impl Sim {
     fn take(&mut self, connection: Connection, from: NodeId, to: NodeId, packet: Packet) {
         match packet {
             Packet::Replica(message) => {
-                self.checkers.arrived(from, &message);
+                let seen = self.checkers.arrived(from, to, &message);
+                self.check(seen);
                 self.deliver(to, message.slice, Event::Message { from, message });
             }
             Packet::Beacon(message) => self.beacons(to, BeaconEvent::Message { from, message }),

@@ -1,7 +1,7 @@
 //! What clients ask for: reads, writes, discards and flushes, several in flight, on purpose in the
 //! same few blocks, some of them over the edge between two slices.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +33,6 @@ pub struct Workload {
     /// Until when a volume's clients ask for nothing.
     rest: BTreeMap<VolumeId, Time>,
     tails: BTreeMap<SliceId, Epoch>,
-    accepted: BTreeSet<SliceId>,
     next_io: u64,
     /// No client is made by itself (in scenarios, which make their own).
     pub paused: bool,
@@ -56,7 +55,6 @@ impl Workload {
                 .collect(),
             rest: BTreeMap::new(),
             tails: BTreeMap::new(),
-            accepted: BTreeSet::new(),
             next_io: 1,
             paused: plan.operations == 0,
             prng,
@@ -72,18 +70,6 @@ impl Workload {
     /// A client has begun with this newest lost tail.
     pub fn know_tail(&mut self, slice: SliceId, epoch: Epoch) {
         self.tails.insert(slice, epoch);
-        self.accepted.remove(&slice);
-    }
-
-    /// An operator has accepted that any older history of the slice goes on.
-    pub fn accept_loss(&mut self, slice: SliceId) {
-        self.accepted.insert(slice);
-    }
-
-    /// Whether an operator has, since a client last began.
-    #[must_use]
-    pub fn loss_accepted(&self, slice: SliceId) -> bool {
-        self.accepted.contains(&slice)
     }
 
     /// Whether all operations have been asked for.

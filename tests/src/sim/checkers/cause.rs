@@ -76,6 +76,10 @@ fn caused(
     );
     let lost = before.in_sync.iter().filter(|m| after.in_sync_member(m.node).is_none());
     let mut concerned: Vec<NodeId> = lost.map(|member| member.node).collect();
+    if concerned.is_empty() && before.primary == after.primary {
+        // A new epoch alone: it settles a proposal whose outcome is unknown.
+        return Ok(());
+    }
     concerned.extend([change.by, before.primary]);
     if failover && !concerned.iter().any(|node| faults.excuses(*node, now)) {
         let text = format!("{change:?} from {before:?}: nothing was done to {concerned:?}");

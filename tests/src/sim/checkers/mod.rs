@@ -26,7 +26,7 @@ pub mod writers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mooring_config::{ClusterState, Command as ConfigCommand, Response};
-use mooring_replication::{ClientId, Message, MessageBody, Note, Reply, RequestId, RequestMessage};
+use mooring_replication::{ClientId, Message, Note, Reply, RequestId, RequestMessage};
 use mooring_terms::{
     AttachmentEpoch, BlockIndex, Entry, Incarnation, NodeId, SliceId, Time, VolumeId,
 };
@@ -155,10 +155,11 @@ impl Checkers {
     }
 
     /// A message arrives at a replica.
-    pub fn arrived(&mut self, from: NodeId, message: &Message) {
-        if let MessageBody::JoinReady(ready) = &message.body {
-            self.resync.ready(message.slice, from, ready.complete_to);
-        }
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn arrived(&mut self, from: NodeId, to: NodeId, message: &Message) -> Checked {
+        self.resync.arrived(from, to, message)
     }
 
     /// A node's pool has made durable whatever it had.
