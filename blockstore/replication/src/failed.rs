@@ -1,5 +1,6 @@
 //! A replica whose pool has failed: it asks for nothing of the pool, and to be taken out.
 
+use mooring_config::ChangeReason;
 use mooring_terms::{NodeId, Time};
 
 use crate::core::{Core, Turn};
@@ -42,6 +43,20 @@ impl Failed {
         self.proposal = None;
         core.vouch(turn, None, Vec::new());
         self.tell(core, turn);
+        let config = core.config();
+        if config.primary == core.me.node {
+            // An earlier change kept it primary: it names another once more.
+            let reachable = |node: &NodeId| core.connected.contains(node);
+            let others = config.in_sync.iter().map(|member| member.node);
+            if let Some(to) = others.filter(|node| *node != core.me.node).find(reachable) {
+                let mut in_sync = config.in_sync.clone();
+                if in_sync.len() > config.min_in_sync as usize {
+                    in_sync.retain(|member| member.node != core.me.node);
+                }
+                let reason = ChangeReason::PrimaryResigned;
+                self.proposal = Some(Proposal::new(core, turn, to, in_sync, reason));
+            }
+        }
     }
 
     pub(crate) fn on_tick(&mut self, core: &mut Core, turn: &mut Turn<'_>) {

@@ -316,6 +316,8 @@ impl Replica {
         core.vouch(turn, None, Vec::new());
         let mut proposal = None;
         if let Role::Primary(primary) = &mut self.role {
+            // Whatever was proposed: nothing more is acknowledged here, so no doubt matters.
+            primary.take_proposal();
             primary.resign(core, turn);
             proposal = primary.take_proposal();
             primary.step_down(core, turn, &refusal);

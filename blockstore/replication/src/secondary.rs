@@ -153,6 +153,10 @@ impl Secondary {
         if !promised && !mutated!(core, PositionsBeforePromise) {
             return;
         }
+        if !promised && self.promise.is_none() {
+            // Reached by the deliberate bug alone.
+            core.log.note(turn.out, |state| state.promised = self.epoch);
+        }
         let last = core.log.last.sequence;
         let taken = take(core, turn.out, append, Some(self.epoch));
         let new = |version: Version| {

@@ -10,7 +10,7 @@ use mooring_terms::{BlockIndex, BlockRange, Data, Sequence};
 
 use super::{Phase, Primary};
 use crate::command::Command;
-use crate::core::{Core, Turn};
+use crate::core::{Core, Turn, mutated};
 use crate::note::Note;
 use crate::request::{
     ClientId, Credential, Operation, Outcome, Refusal, Request, RequestId, StreamId,
@@ -218,7 +218,8 @@ impl Primary {
         if attachment < self.seal {
             return Err(Refusal::Fenced { by: self.seal });
         }
-        if attachment > self.seal && request.operation != Operation::Seal {
+        let sealed = attachment <= self.seal || mutated!(core, SealLost);
+        if !sealed && request.operation != Operation::Seal {
             return Err(Refusal::NotSealed);
         }
         match &request.operation {

@@ -60,6 +60,8 @@ pub struct Raft {
     pub forget_outcomes: u32,
     /// Nodes that learn of changes only so many microseconds later.
     pub lag: BTreeMap<u64, u64>,
+    /// Nodes that can't reach it.
+    pub unreachable: BTreeSet<u64>,
 }
 
 #[derive(Default)]
@@ -125,6 +127,7 @@ impl Cluster {
             up: true,
             forget_outcomes: 0,
             lag: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
         };
         Self {
             now: 1_000_000,
@@ -372,7 +375,7 @@ impl Cluster {
             }
             Command::Propose { .. } => (RAFT_US, What::Propose { node: id, incarnation, command }),
             Command::QueryConfig => {
-                if !self.raft.up {
+                if !self.raft.up || self.raft.unreachable.contains(&id) {
                     return;
                 }
                 (RAFT_US, back(Event::Config(self.raft.config.clone())))
@@ -538,7 +541,7 @@ impl Cluster {
             incarnation: Some(incarnation),
             event: Event::Proposed { id: *proposal, outcome },
         };
-        if !self.raft.up || !self.is_up(id) {
+        if !self.raft.up || self.raft.unreachable.contains(&id) {
             return self.at(1_000_000, back(ProposalOutcome::Unknown));
         }
         let raft = &mut self.raft;
@@ -566,6 +569,9 @@ impl Cluster {
     /// Tells the configuration to every node, as late as each applies it.
     pub fn publish(&mut self) {
         for node in self.ids() {
+            if self.raft.unreachable.contains(&node) {
+                continue;
+            }
             let lag = self.raft.lag.get(&node).copied().unwrap_or(500);
             let event = Event::Config(self.raft.config.clone());
             self.at(lag, What::Event { node, incarnation: None, event });

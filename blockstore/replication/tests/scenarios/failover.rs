@@ -139,6 +139,26 @@ fn a_secondary_that_was_stopped_takes_nothing_over() {
 }
 
 #[test]
+fn a_primary_cut_off_from_everything_shows_nothing_old() {
+    let mut c = Cluster::new(3);
+    c.write(1, 1);
+    c.isolate(1);
+    c.raft.unreachable.insert(1);
+    c.run_until("another primary", |c| c.primary().is_some_and(|primary| primary != 1));
+    c.write(1, 2);
+    let id = RequestId { client: ClientId(9), stream: StreamId(1), number: 1 };
+    let range = BlockRange::new(BlockIndex(1), 1);
+    c.request_at(1, id, Epoch(1), Operation::Read(range));
+    c.run(10_000_000);
+    assert!(!c.replies.contains_key(&id), "{:?}", c.replies[&id]);
+    c.raft.unreachable.clear();
+    c.rejoin_network(1);
+    c.settle();
+    let outcome = &c.replies[&id].1.outcome;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Moved { .. })), "{outcome:?}");
+}
+
+#[test]
 fn a_primary_killed_and_restarted_at_once_goes_on_without_loss() {
     let mut c = Cluster::new(3);
     c.write(1, 1);
@@ -366,4 +386,20 @@ fn streams_that_break_and_come_back_cost_nothing_but_time() {
     }
     assert_eq!(c.raft.config.epoch, Epoch(1));
     c.check_replicas_agree();
+}
+
+#[test]
+fn a_failed_pool_in_the_middle_of_another_change_moves_the_primary_too() {
+    let mut c = Cluster::new(3);
+    c.write(1, 1);
+    c.kill(3);
+    c.run_until("a change is proposed", |c| {
+        c.notes.iter().any(|(_, note)| matches!(note, Note::ReplicaLost { .. }))
+    });
+    c.start(3);
+    c.event(1, mooring_replication::Event::StoreFailed);
+    let before = c.now;
+    c.write(1, 2);
+    assert!(c.now - before < 4_000_000, "stall of {} us", c.now - before);
+    assert_ne!(c.primary(), Some(1));
 }
