@@ -77,7 +77,20 @@ impl Pool {
     /// no room for the work (freeing something helps).
     pub fn maintain(&self) -> Result<Maintained> {
         let mut maintenance = self.maintenance.lock();
+        if maintenance.checkpoint.is_none()
+            && self.space_wanted.swap(false, Ordering::Relaxed)
+            && self.layer_bytes.load(Ordering::Relaxed) > 0
+        {
+            self.begin_checkpoint(&mut maintenance);
+            return Ok(Maintained::Worked);
+        }
         self.step(&mut maintenance, false)
+    }
+
+    /// Asks maintenance to count what discards and overwrites have freed: that is known only after a
+    /// checkpoint, and a holder of promises that gets none would otherwise never see it.
+    pub fn want_space(&self) {
+        self.space_wanted.store(true, Ordering::Relaxed);
     }
 
     /// Makes a checkpoint now, and waits for it.
@@ -117,7 +130,7 @@ impl Pool {
             self.free_emptied(m);
             return Ok(Maintained::Worked);
         }
-        if self.checkpoint_is_due(m, wanted) {
+        if self.checkpoint_is_due(m) {
             self.begin_checkpoint(m);
             return Ok(Maintained::Worked);
         }
@@ -142,7 +155,7 @@ impl Pool {
         self.zero_ahead(m)
     }
 
-    fn checkpoint_is_due(&self, m: &Maintenance, wanted: bool) -> bool {
+    fn checkpoint_is_due(&self, m: &Maintenance) -> bool {
         let layers = self.layer_bytes.load(Ordering::Relaxed) + self.moved.read().bytes();
         let appended = self.log.lock().appended_bytes;
         let logged = appended - m.begun_at.min(appended);
@@ -153,9 +166,9 @@ impl Pool {
         let space = self.core.space.lock();
         layers * 4 >= self.core.options.memory_bytes
             || logged >= limit
-            || ((wanted || space.is_low())
-                && (self.snapshot_removed.load(Ordering::Relaxed)
-                    || !self.graves.lock().is_empty()))
+            // What was removed is seen to be free only then; several that come at once share one.
+            || self.snapshot_removed.load(Ordering::Relaxed)
+            || !self.graves.lock().is_empty()
             || space.is_batch(m.emptied.len())
     }
 

@@ -144,7 +144,9 @@ impl Core {
         openings: u64,
         space: Space,
     ) -> Self {
-        let folded = (options.opening ^ (options.opening >> 32)) as u32;
+        // With the count in it, even a caller that always says the same gets different numbers.
+        let count = (openings as u32).wrapping_mul(0x9e37_79b9);
+        let folded = (options.opening ^ (options.opening >> 32)) as u32 ^ count;
         let cache = Cache::new(options.memory_bytes / 2);
         let freed_at = (0..superblock.segments).map(|_| AtomicU64::new(0)).collect();
         Self {
@@ -288,6 +290,8 @@ pub struct Pool {
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Removed replicas whose trees are not yet given up.
     pub(crate) graves: Mutex<Vec<Grave>>,
+    /// Somebody waits for space that a checkpoint may show to be free.
+    pub(crate) space_wanted: AtomicBool,
     /// Bytes that fresh and sealed layers take.
     pub(crate) layer_bytes: AtomicUsize,
     /// A snapshot was removed since the last freeze: the next one may free something.

@@ -132,6 +132,7 @@ impl Pool {
             commit: Commit::default(),
             maintenance: Mutex::new(Maintenance::default()),
             graves: Mutex::new(Vec::new()),
+            space_wanted: AtomicBool::new(false),
             layer_bytes: AtomicUsize::new(0),
             snapshot_removed: AtomicBool::new(false),
         };
