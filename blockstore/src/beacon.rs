@@ -156,9 +156,16 @@ impl BeaconBoard {
     /// Mutes the slices of pools that began to hang, and lets those speak whose pool goes on.
     fn look_at_pools(&self) {
         let now = clock::now();
-        for (id, watched) in self.watched.lock().iter_mut() {
+        let mut table = self.watched.lock();
+        // A pool that hangs holds up threads that other pools' slices need too: while one does, this
+        // node vouches for nothing, and others take over what it can't serve.
+        let any_hangs = table
+            .values()
+            .filter_map(|watched| watched.pool.upgrade())
+            .any(|pool| !pool.is_failed() && pool.hangs(now, self.pool_patience));
+        for (id, watched) in table.iter_mut() {
             let Some(pool) = watched.pool.upgrade() else { continue };
-            let hangs = pool.is_failed() || pool.hangs(now, self.pool_patience);
+            let hangs = any_hangs || pool.is_failed();
             if hangs == watched.muted {
                 continue;
             }
@@ -182,9 +189,8 @@ impl BeaconBoard {
                     }
                 }
                 BeaconCommand::Wake { slices } => {
-                    let now = clock::now();
                     for slice in slices {
-                        self.timers.set(slice, Some(now));
+                        self.timers.wake(slice);
                     }
                 }
             }

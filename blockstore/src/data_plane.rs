@@ -190,14 +190,14 @@ impl DataPlane {
         let id = slice.id();
         self.slices.insert(id, Arc::clone(&slice));
         slice.deliver(Event::Config(config));
-        for peer in self.connected.iter() {
-            slice.deliver(Event::Connected { peer: *peer });
+        // Gathered first: what a slice does may come back to these tables.
+        let peers: Vec<NodeId> = self.connected.iter().map(|peer| *peer).collect();
+        for peer in peers {
+            slice.deliver(Event::Connected { peer });
         }
-        for entry in &self.clients {
-            let (_, hello) = entry.value();
-            if hello.volume == id.volume {
-                slice.deliver(Event::ClientStream { client: hello.client, stream: hello.stream });
-            }
+        let hellos: Vec<ClientHello> = self.clients.iter().map(|entry| entry.value().1).collect();
+        for hello in hellos.into_iter().filter(|hello| hello.volume == id.volume) {
+            slice.deliver(Event::ClientStream { client: hello.client, stream: hello.stream });
         }
     }
 
@@ -237,7 +237,7 @@ impl DataPlane {
     pub fn pool_failed(&self, pool: PoolId) {
         for slice in self.slices() {
             if slice.pool().id() == pool {
-                slice.deliver(Event::StoreFailed);
+                slice.store_failed();
             }
         }
     }
@@ -252,8 +252,9 @@ impl DataPlane {
         let Some(transport) = self.transport.get() else { return };
         if let Err(error) = transport.send(to, Channel::Data, envelope.encode()) {
             tracing::debug!(%to, %error, "a message was dropped");
-            if error == mooring_transport::SendError::Full {
+            if error != mooring_transport::SendError::Down {
                 // Streams are ordered and whole or broken: nothing may be left out of the middle.
+                tracing::warn!(%to, %error, "a stream is begun anew");
                 transport.break_stream(to, Channel::Data);
             }
         }
@@ -465,6 +466,11 @@ impl DataPlane {
                 }
             }
             Envelope::Request(message) => {
+                // A client speaks from one node only: nobody else may use its name.
+                if self.clients.get(&message.id.client).is_none_or(|home| home.value().0 != from) {
+                    tracing::debug!(%from, "a request of a client that didn't introduce itself");
+                    return;
+                }
                 if let Some((slice, event)) = self.local_request(from, message) {
                     slice.deliver(event);
                 }
@@ -476,7 +482,14 @@ impl DataPlane {
                     volume.reply(from, message);
                 }
             }
-            Envelope::Client(hello) => self.introduce(from, hello),
+            Envelope::Client(hello) => {
+                let home = self.clients.get(&hello.client).map(|home| home.value().0);
+                if home.is_some_and(|home| home != from) {
+                    tracing::warn!(%from, "a client's name that is another node's was refused");
+                    return;
+                }
+                self.introduce(from, hello);
+            }
             // Answers may have been lost with the stream before: what waits for one is asked again.
             Envelope::Fresh => {
                 if self.connected.contains(&from) {

@@ -119,9 +119,10 @@ impl EventLog {
     pub fn after(&self, after: u64, limit: usize) -> (Vec<Happening>, bool) {
         let ring = self.ring.lock();
         let oldest = ring.next - ring.events.len() as u64;
-        let skip = usize::try_from((after + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let skip =
+            usize::try_from(after.saturating_add(1).saturating_sub(oldest)).unwrap_or(usize::MAX);
         let events = ring.events.iter().skip(skip).take(limit).cloned().collect();
-        (events, after + 1 < oldest)
+        (events, after.saturating_add(1) < oldest)
     }
 
     /// As [`EventLog::after`]; if there are none, waits for one for up to `patience`.

@@ -120,7 +120,8 @@ impl Node {
             listen: options.listen,
             identity,
             admission: Arc::new(AdmissionTable::new(Arc::clone(&current), &membership.peers)),
-            limits: Limits::default(),
+            // Slices bound what they have on the way; this is only to stop what would grow for ever.
+            limits: Limits { window_bytes: 512 << 20, ..Limits::default() },
         })?);
         let rpc = Rpc::new(id, Arc::new(ControlWire(Arc::downgrade(&endpoint))), Handle::current());
         let control = Control::start(
@@ -171,8 +172,10 @@ impl Node {
             join: Some(Arc::new(membership::Door(self.this.clone()))),
             http: None,
         })?;
-        for peer in first.iter().filter(|peer| peer.node != self.id) {
-            self.plane.connect_peer(peer.node);
+        let listed: Vec<NodeId> = self.state().nodes().keys().copied().collect();
+        let first = first.iter().map(|peer| peer.node);
+        for peer in listed.into_iter().chain(first).filter(|peer| *peer != self.id) {
+            self.plane.connect_peer(peer);
         }
         let node = Arc::clone(self);
         // Opening a pool reads its log.

@@ -50,6 +50,9 @@ pub struct Slice {
     ports: Weak<dyn SlicePorts>,
     /// Set when this node lets go of the replica: nothing of it is done any more.
     closed: AtomicBool,
+    /// Set when an append was refused: what is queued behind it must not go through, and the core is
+    /// told once.
+    broken: AtomicBool,
     /// What the core believes to be promised to it, in bytes: granted, less what it gave back, less
     /// what its entries cost by its own count. The engine counts otherwise, and is told.
     promised: AtomicU64,
@@ -98,6 +101,7 @@ impl Slice {
             readers,
             ports,
             closed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             promised: AtomicU64::new(0),
             this: this.clone(),
         })
@@ -119,6 +123,13 @@ impl Slice {
     #[must_use]
     pub fn status(&self) -> Status {
         self.serial.look(Replica::status)
+    }
+
+    /// The pool has failed: tells the core, unless it knows.
+    pub fn store_failed(&self) {
+        if !self.broken.swap(true, Ordering::AcqRel) {
+            self.deliver(Event::StoreFailed);
+        }
     }
 
     /// Ends the replica's life here: what comes late is dropped.
@@ -187,11 +198,14 @@ impl Slice {
 
     fn append(&self, pending: Option<(Mark, Vec<Entry>)>) {
         let Some((mark, entries)) = pending else { return };
-        if self.closed.load(Ordering::Acquire) {
+        if self.closed.load(Ordering::Acquire) || self.broken.load(Ordering::Acquire) {
             return;
         }
         if !self.pool.append(self.id, &entries) {
-            return self.feed(Event::StoreFailed);
+            if !self.broken.swap(true, Ordering::AcqRel) {
+                self.feed(Event::StoreFailed);
+            }
+            return;
         }
         let cost: u64 = entries.iter().map(cost).sum();
         if cost > 0 {
@@ -205,7 +219,9 @@ impl Slice {
         match command {
             Command::Append { .. } => unreachable!("appends are gathered by `run`"),
             Command::Sync { mark } => {
-                if let Some(this) = self.this.upgrade() {
+                if !self.broken.load(Ordering::Acquire)
+                    && let Some(this) = self.this.upgrade()
+                {
                     self.pool.sync(this, mark);
                 }
             }
@@ -241,6 +257,8 @@ impl Slice {
             }
             Ok(granted) => {
                 engine.release(self.id, granted);
+                engine.want_space();
+                self.pool.wake_maintenance();
                 0
             }
             Err(_) => 0,
@@ -334,8 +352,12 @@ impl Slice {
 
 /// What an entry takes of the promises, as the core counts it.
 fn cost(entry: &Entry) -> u64 {
-    match entry.payload_bytes() {
-        0 => 0,
-        payload => payload + Entry::OVERHEAD_BYTES,
+    match entry {
+        // Control records live on the engine's own reserve.
+        Entry::Record { record, .. } if record.range().is_none() => 0,
+        entry => match entry.payload_bytes() {
+            0 => 0,
+            payload => payload + Entry::OVERHEAD_BYTES,
+        },
     }
 }

@@ -28,6 +28,8 @@ pub struct Timers<S> {
 struct State<S> {
     order: BTreeSet<(Time, S)>,
     of: HashMap<S, Time>,
+    /// To be called at once, whatever deadlines are set meanwhile.
+    woken: BTreeSet<S>,
     stopped: bool,
 }
 
@@ -36,7 +38,12 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { order: BTreeSet::new(), of: HashMap::new(), stopped: false }),
+            state: Mutex::new(State {
+                order: BTreeSet::new(),
+                of: HashMap::new(),
+                woken: BTreeSet::new(),
+                stopped: false,
+            }),
             changed: Condvar::new(),
         })
     }
@@ -77,6 +84,13 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
         }
     }
 
+    /// Calls the subject soon; its deadline stays.
+    pub fn wake(&self, subject: S) {
+        if self.state.lock().woken.insert(subject) {
+            self.changed.notify_one();
+        }
+    }
+
     /// Ends the thread.
     pub fn stop(&self) {
         self.state.lock().stopped = true;
@@ -89,6 +103,9 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
         loop {
             if state.stopped {
                 return None;
+            }
+            if !state.woken.is_empty() {
+                return Some(std::mem::take(&mut state.woken).into_iter().collect());
             }
             let Some(&(deadline, _)) = state.order.first() else {
                 self.changed.wait(&mut state);

@@ -8,8 +8,9 @@
 //! A primary on this node is a function call away. I/O waits while primaries can't be reached, and
 //! fails at once and for good when a newer attachment has fenced this one.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -52,6 +53,9 @@ pub enum Attachment {
         /// The newer one.
         by: AttachmentEpoch,
     },
+    /// All replicas lost writes that had been acknowledged and not flushed; everything fails, and
+    /// the volume must be attached anew.
+    TailLost,
     /// It was ended here; everything fails.
     Closed,
 }
@@ -60,7 +64,7 @@ impl Attachment {
     /// Whether it is over, for good.
     #[must_use]
     pub fn is_over(self) -> bool {
-        matches!(self, Self::Fenced { .. } | Self::Closed)
+        matches!(self, Self::Fenced { .. } | Self::TailLost | Self::Closed)
     }
 }
 
@@ -81,7 +85,8 @@ pub struct Volume {
     timers: Arc<Timers<VolumeId>>,
     readers: Arc<Readers>,
     ports: Weak<dyn VolumePorts>,
-    zeros: Bytes,
+    /// The newest stream to each node.
+    newest: Mutex<BTreeMap<NodeId, StreamId>>,
     this: Weak<Self>,
     /// The last I/O error, for status.
     last_error: Mutex<Option<IoError>>,
@@ -110,8 +115,15 @@ pub struct VolumeParts {
     pub core: VolumeClient,
 }
 
-/// The most that one read of a device asks for; zeros up to here are shared.
-const READ_MAX: usize = 1 << 20;
+/// Zeros that answers share: as many as one read of a device asks for.
+const ZEROS: usize = 256 << 10;
+
+/// Written to, not only mapped: the kernel copies answers while the process may be dying.
+static ZERO_BYTES: LazyLock<Bytes> = LazyLock::new(|| {
+    let mut zeros = vec![1; ZEROS];
+    zeros.fill(0);
+    Bytes::from(zeros)
+});
 
 impl Volume {
     /// A volume whose client has not been told anything yet.
@@ -121,9 +133,6 @@ impl Volume {
         readers: Arc<Readers>,
         ports: Weak<dyn VolumePorts>,
     ) -> Arc<Self> {
-        // Written to, not only mapped: the kernel copies answers while the process may be dying.
-        let mut zeros = vec![1; READ_MAX];
-        zeros.fill(0);
         Arc::new_cyclic(|this| Self {
             id: parts.id,
             client: parts.client,
@@ -139,7 +148,7 @@ impl Volume {
             timers,
             readers,
             ports,
-            zeros: Bytes::from(zeros),
+            newest: Mutex::new(BTreeMap::new()),
             this: this.clone(),
             last_error: Mutex::new(None),
         })
@@ -200,7 +209,22 @@ impl Volume {
 
     /// The stream to `node` is up, and the node knows of it.
     pub fn connected(&self, node: NodeId, stream: StreamId) {
-        self.deliver(ClientEvent::Connected { node, stream });
+        let mut reads = Vec::new();
+        self.serial.enter(
+            |core, queue| {
+                // Two introductions to one node may cross; the node goes by the higher number.
+                let mut newest = self.newest.lock();
+                let known = newest.entry(node).or_insert(stream);
+                if stream < *known {
+                    return;
+                }
+                *known = stream;
+                core.handle(clock::now(), ClientEvent::Connected { node, stream }, queue);
+                self.timers.set(self.id, core.deadline());
+            },
+            |batch| self.run_all(batch, &mut reads),
+        );
+        self.read_elsewhere(reads);
     }
 
     /// The stream to `node` is gone.
@@ -245,29 +269,41 @@ impl Volume {
     fn submit(&self, io: Io, waiting: Waiting) {
         let id = IoId(self.next_io.fetch_add(1, Ordering::Relaxed));
         self.waiting.insert(id, Mutex::new(waiting));
-        self.deliver(ClientEvent::Submit { id, io });
+        let mut reads = self.drive(ClientEvent::Submit { id, io });
+        // The last read is done here: its caller has nothing better to do than to wait for it.
+        let last = reads.pop();
+        self.read_elsewhere(reads);
+        if let Some(last) = last {
+            last.perform();
+        }
     }
 
     fn deliver(&self, event: ClientEvent) {
+        let reads = self.drive(event);
+        self.read_elsewhere(reads);
+    }
+
+    fn drive(&self, event: ClientEvent) -> Vec<PendingLookup> {
         let mut reads = Vec::new();
         self.serial.enter(
             |core, queue| {
                 core.handle(clock::now(), event, queue);
                 self.timers.set(self.id, core.deadline());
             },
-            |batch| {
-                for command in batch {
-                    self.run(command, &mut reads);
-                }
-            },
+            |batch| self.run_all(batch, &mut reads),
         );
-        // The last read is done here: its caller has nothing better to do than to wait for it.
-        let last = reads.pop();
+        reads
+    }
+
+    fn read_elsewhere(&self, reads: Vec<PendingLookup>) {
         for read in reads {
             self.readers.run(move || read.perform());
         }
-        if let Some(last) = last {
-            last.perform();
+    }
+
+    fn run_all(&self, batch: Vec<ClientCommand>, reads: &mut Vec<PendingLookup>) {
+        for command in batch {
+            self.run(command, reads);
         }
     }
 
@@ -309,6 +345,10 @@ impl Volume {
         let Some((_, waiting)) = self.waiting.remove(&id) else { return };
         if let Err(error) = &result {
             *self.last_error.lock() = Some(*error);
+            if *error == IoError::TailLost {
+                self.broken.store(true, Ordering::Release);
+                self.state.send_replace(Attachment::TailLost);
+            }
         }
         match waiting.into_inner() {
             Waiting::Read(done) => done(result.map_err(device_error).and_then(|p| self.bytes(p))),
@@ -331,8 +371,8 @@ impl Volume {
                 ReadPart::Zeros(blocks) => {
                     let mut left = usize::try_from(blocks).unwrap_or(usize::MAX) * BLOCK_SIZE;
                     while left > 0 {
-                        let piece = left.min(READ_MAX);
-                        all.push(self.zeros.slice(..piece));
+                        let piece = left.min(ZEROS);
+                        all.push(ZERO_BYTES.slice(..piece));
                         left -= piece;
                     }
                 }

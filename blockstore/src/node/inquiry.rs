@@ -159,7 +159,11 @@ impl Node {
     ) -> Result<Q::Answer, NodeError> {
         let body = Bytes::from(postcard::to_stdvec(question).expect("plain data encodes"));
         let answer = if node == self.id {
-            self.answer(Q::NAME, &body).map_err(|Malformed| NodeError::Unreadable(node))?
+            let this = self.this.upgrade().ok_or(NodeError::Silent(node))?;
+            tokio::task::spawn_blocking(move || this.answer(Q::NAME, &body))
+                .await
+                .map_err(|_| NodeError::Silent(node))?
+                .map_err(|Malformed| NodeError::Unreadable(node))?
         } else {
             self.rpc
                 .call(node, Q::NAME, body, PATIENCE)

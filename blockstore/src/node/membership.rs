@@ -28,6 +28,8 @@ use super::{Node, NodeError};
 use crate::admission::Peer;
 use crate::node_store::{Membership, NodeStore};
 
+/// The least time between two looks at whether this node votes.
+const ROLE_LOOK: Duration = Duration::from_secs(2);
 /// How often the certificate's age is looked at.
 const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
 
@@ -136,11 +138,25 @@ impl JoinHandler for Door {
 impl Node {
     /// Keeps what a voter needs to sign, and the node's own certificate young, until it stops.
     pub(super) async fn keep_certificates(self: Arc<Self>) {
+        let mut states = self.control.watch();
+        let mut looked: Option<tokio::time::Instant> = None;
         loop {
-            if let Err(error) = self.renew_if_due().await {
+            self.keep_ca_unwrap().await;
+            if looked.is_some_and(|looked| looked.elapsed() < RENEWAL_LOOK) {
+                // Woken by a change of the configuration: only the role matters.
+            } else if let Err(error) = self.renew_if_due().await {
                 tracing::warn!(%error, "the node's certificate was not renewed; trying again later");
             }
-            tokio::time::sleep(RENEWAL_LOOK).await;
+            looked.get_or_insert_with(tokio::time::Instant::now);
+            if looked.is_some_and(|looked| looked.elapsed() >= RENEWAL_LOOK) {
+                looked = None;
+            }
+            // At most one look a while, however often the configuration changes.
+            tokio::time::sleep(ROLE_LOOK).await;
+            let waited = tokio::time::timeout(RENEWAL_LOOK, states.changed()).await;
+            if matches!(waited, Ok(Err(_))) {
+                return;
+            }
         }
     }
 

@@ -3,15 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mooring_config::{Class, Command, Done, Pool as PoolRow, PoolState};
-use mooring_terms::{Incarnation, NodeId, PoolId};
+use mooring_terms::{ErrorKind, Incarnation, NodeId, PoolId};
 use parking_lot::RwLock;
 
 use super::{Node, NodeError};
+use crate::clock;
 use crate::event_log::{About, Severity};
 use crate::pool::{Pool, PoolWatch};
 use crate::pool_store::{self, Opened, Tag};
+
+/// How long a pool may be in use by somebody who is going away.
+const IN_USE_WAIT: Duration = Duration::from_secs(5);
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The open pools, and what their opening said.
 #[derive(Default)]
@@ -87,9 +93,17 @@ impl Node {
 
     fn open_pool(self: &Arc<Self>, row: &PoolRow) -> Result<(), NodeError> {
         let path = Path::new(&row.path);
-        let Opened { engine, tag, report } = pool_store::open(path, self.options.pool_memory)?;
+        let Opened { engine, tag, report } = self.open_patiently(path)?;
+        // Without a tag and without replicas it was being added when the daemon died.
+        let unused = tag.is_none() && pool_store::replicas(&engine).is_empty();
+        let fresh = || Tag {
+            cluster: self.cluster,
+            pool: row.id,
+            boot_id: String::new(),
+            openings: Vec::new(),
+        };
         let ours = |tag: &Tag| tag.cluster == self.cluster && tag.pool == row.id;
-        let Some(tag) = tag.filter(ours) else {
+        let Some(tag) = tag.or_else(|| unused.then(fresh)).filter(ours) else {
             return Err(NodeError::OtherPool { path: row.path.clone(), pool: row.id });
         };
         let failed =
@@ -118,6 +132,19 @@ impl Node {
         Ok(())
     }
 
+    /// Opens a pool; a predecessor of this process may hold it for a moment longer.
+    fn open_patiently(&self, path: &Path) -> Result<Opened, NodeError> {
+        let deadline = clock::now() + IN_USE_WAIT;
+        loop {
+            match pool_store::open(path, self.options.pool_memory) {
+                Err(error) if error.kind() == ErrorKind::Unavailable && clock::now() < deadline => {
+                    std::thread::sleep(IN_USE_PAUSE);
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
     /// Adds a pool; one whose path is a pool of this node already is answered as it is.
     ///
     /// # Errors
@@ -136,8 +163,11 @@ impl Node {
         if let Some(row) = self.state().pools().values().find(existing) {
             return Ok(row.id);
         }
+        let (made, memory) = (path.to_owned(), self.options.pool_memory);
+        let made =
+            tokio::task::spawn_blocking(move || pool_store::create(&made, size, force, memory));
         let Opened { engine, tag, .. } =
-            pool_store::create(path, size, force, self.options.pool_memory)?;
+            made.await.map_err(|_| NodeError::Unreadable(self.id))??;
         // A tag of ours without a row: an addition whose outcome was never learned, or a removed
         // pool; replicas in it would tell of the latter.
         let reusable = tag.as_ref().is_none_or(|tag| tag.cluster == self.cluster)
@@ -150,7 +180,12 @@ impl Node {
         let size = engine.usage().size;
         let command =
             Command::AddPool { node: self.id, path: name, size, class, measured, incarnation };
-        let Done::Pool(id) = self.propose(by, command).await? else {
+        let added = self.propose(by, command).await;
+        if added.is_err() {
+            // If it is there after all, it is opened when its row arrives.
+            self.pools.drawn.write().remove(&incarnation);
+        }
+        let Done::Pool(id) = added? else {
             return Err(NodeError::Unreadable(self.id));
         };
         let tag = Tag {

@@ -22,22 +22,29 @@ impl Node {
     pub(super) async fn follow(self: Arc<Self>) {
         let mut states = self.control.watch();
         let mut acted_on = Arc::new(ClusterState::default());
+        let mut everything = false;
         loop {
             let state = Arc::clone(&states.borrow_and_update().state);
             let node = Arc::clone(&self);
             let before = Arc::clone(&acted_on);
             let after = Arc::clone(&state);
             // Acting opens files and sends: not on a thread of the runtime.
-            let acted = tokio::task::spawn_blocking(move || node.act_on(&before, &after)).await;
+            let acted = tokio::task::spawn_blocking(move || {
+                node.act_on(&before, &after);
+                if everything {
+                    node.act_on(&ClusterState::default(), &after);
+                }
+            })
+            .await;
             if acted.is_err() {
                 tracing::error!("acting on the configuration failed; the daemon can't go on");
                 std::process::abort();
             }
             acted_on = state;
-            self.keep_ca_unwrap().await;
+            everything = false;
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
-                () = self.again.notified() => acted_on = Arc::new(ClusterState::default()),
+                () = self.again.notified() => everything = true,
             }
         }
     }

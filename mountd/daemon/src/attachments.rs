@@ -142,12 +142,14 @@ impl Attachments {
         epoch: AttachmentEpoch,
         for_mount: bool,
     ) -> Result<Arc<Attached>, DaemonError> {
-        let volume = self.node.open_volume(OpenVolume {
+        let open = OpenVolume {
             volume: request.volume,
             epoch,
             client: None,
             read_only: request.mode == AttachMode::ReadOnly,
-        })?;
+        };
+        let node = Arc::clone(&self.node);
+        let volume = blocking(move || node.open_volume(open)).await??;
         let note = Note {
             volume: request.volume,
             epoch,
@@ -241,8 +243,27 @@ impl Attachments {
         volume: VolumeId,
         force: bool,
     ) -> Result<bool, DaemonError> {
+        if force {
+            self.break_now(volume).await?;
+        }
         let this = Arc::clone(self);
         to_the_end(async move { this.detach_now(volume, force).await }).await
+    }
+
+    /// Turns a volume's device to errors at once, whoever has the turn: that is what frees them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn break_now(&self, volume: VolumeId) -> Result<(), DaemonError> {
+        if let Some(attached) = self.get(volume) {
+            attached.volume.close();
+            let device = Arc::clone(&attached.device);
+            blocking(move || device.fail()).await?.map_err(DaemonError::Device)?;
+        } else {
+            // One that is still being attached waits for its seal no longer.
+            self.node.close_volume(volume);
+        }
+        Ok(())
     }
 
     async fn detach_now(&self, volume: VolumeId, force: bool) -> Result<bool, DaemonError> {

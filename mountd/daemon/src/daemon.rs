@@ -28,6 +28,8 @@ use crate::error::DaemonError;
 use crate::mounts::Mounts;
 use crate::tasks::Tasks;
 
+/// How long the node may take to stop.
+const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries to join: the other node may not be up yet.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -114,8 +116,10 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     entering.abort();
     serving.abort();
     let running = daemon.running.write().take();
-    if let Some(running) = running {
-        running.node.stop().await;
+    if let Some(running) = running
+        && tokio::time::timeout(STOP_WAIT, running.node.stop()).await.is_err()
+    {
+        tracing::warn!("a part of the node does not end; the process does");
     }
     let _ = std::fs::remove_file(&socket);
     Ok(())
@@ -294,7 +298,7 @@ impl Daemon {
             .map_err(DaemonError::Node)?;
         let attachments = Attachments::new(Arc::clone(&node), host);
         let mounts = Mounts::new(Arc::clone(&node), Arc::clone(&attachments));
-        attachments.resume(held).await?;
+        attachments.resume(held);
         tokio::spawn(crate::mounts::follow_sizes(
             Arc::clone(&node),
             Arc::clone(&attachments),

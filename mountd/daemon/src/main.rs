@@ -21,6 +21,7 @@ mod mounts;
 mod tasks;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -55,7 +56,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refused(&error),
     };
-    match runtime.block_on(daemon::run(config, start)) {
+    let ended = runtime.block_on(daemon::run(config, start));
+    // What still waits for the kernel or a disk ends with the process, as with kill -9.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refused(&error),
     }

@@ -194,6 +194,9 @@ impl Mounts {
         mount: &VolumeMount,
         force: bool,
     ) -> Result<bool, DaemonError> {
+        if force {
+            self.attachments.break_now(mount.id).await?;
+        }
         let (this, mount) = (Arc::clone(self), mount.clone());
         to_the_end(async move { this.unmount_now(&mount, force).await }).await
     }
@@ -203,11 +206,6 @@ impl Mounts {
         let attached = self.attachments.get(mount.id);
         let broken = attached.as_ref().is_some_and(|attached| attached.volume.is_broken());
         let lazy = force || broken;
-        if force && let Some(attached) = &attached {
-            attached.volume.close();
-            let device = Arc::clone(&attached.device);
-            blocking(move || device.fail()).await?.map_err(DaemonError::Device)?;
-        }
         let dir = mount.mount.dir.clone();
         blocking(move || filesystem::unmount(&dir, lazy)).await??;
         let Some(attached) = attached else { return Ok(false) };
@@ -231,7 +229,8 @@ impl Mounts {
     async fn end_unused(&self, attached: &Arc<Attached>) {
         let id = attached.volume.id();
         let _turn = self.turn(id).await;
-        if self.attachments.get(id).is_none() || of(attached).is_ok_and(|found| !found.is_empty()) {
+        let still = self.attachments.get(id).is_some_and(|now| Arc::ptr_eq(&now, attached));
+        if !still || of(attached).is_ok_and(|found| !found.is_empty()) {
             return;
         }
         let broken = attached.volume.is_broken();

@@ -19,6 +19,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use mooring_device::Device;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -34,18 +35,28 @@ type Labels = Vec<(&'static str, String)>;
 /// The metrics of one scrape.
 #[derive(Default)]
 struct Scrape {
-    families: BTreeMap<(&'static str, &'static str), Family<Labels, Gauge>>,
+    gauges: BTreeMap<(&'static str, &'static str), Family<Labels, Gauge>>,
+    counters: BTreeMap<(&'static str, &'static str), Family<Labels, Counter>>,
 }
 
 impl Scrape {
     fn set(&mut self, name: &'static str, help: &'static str, labels: &Labels, value: u64) {
-        let family = self.families.entry((name, help)).or_default();
+        let family = self.gauges.entry((name, help)).or_default();
         family.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// A value that only grows; `_total` is put behind its name.
+    fn count(&mut self, name: &'static str, help: &'static str, labels: &Labels, value: u64) {
+        let family = self.counters.entry((name, help)).or_default();
+        family.get_or_create(labels).inc_by(value);
     }
 
     fn encode(self) -> String {
         let mut registry = Registry::with_prefix("mooring");
-        for ((name, help), family) in self.families {
+        for ((name, help), family) in self.gauges {
+            registry.register(name, help, family);
+        }
+        for ((name, help), family) in self.counters {
             registry.register(name, help, family);
         }
         let mut text = String::new();
@@ -67,7 +78,7 @@ pub async fn metrics(State(daemon): State<Arc<Daemon>>) -> impl IntoResponse {
         devices(&mut scrape, &running);
         for (kind, count) in running.node.events().counts() {
             let labels = vec![("kind", kind.to_owned())];
-            scrape.set("events_total", "Events since the daemon's start", &labels, count);
+            scrape.count("events", "Events since the daemon's start", &labels, count);
         }
     }
     ([(CONTENT_TYPE, OPEN_METRICS)], scrape.encode())
@@ -112,13 +123,13 @@ fn devices(scrape: &mut Scrape, running: &Running) {
     for attached in running.attachments.all() {
         let labels = vec![("volume", attached.name.clone())];
         let stats = attached.device.stats();
-        scrape.set("device_reads_total", "Reads", &labels, stats.reads);
-        scrape.set("device_read_bytes_total", "Bytes asked for", &labels, stats.read_bytes);
-        scrape.set("device_writes_total", "Writes", &labels, stats.writes);
-        scrape.set("device_written_bytes_total", "Bytes written", &labels, stats.write_bytes);
-        scrape.set("device_flushes_total", "Flushes", &labels, stats.flushes);
-        scrape.set("device_discards_total", "Discards", &labels, stats.discards);
-        scrape.set("device_errors_total", "Requests that failed", &labels, stats.errors);
+        scrape.count("device_reads", "Reads", &labels, stats.reads);
+        scrape.count("device_read_bytes", "Bytes asked for", &labels, stats.read_bytes);
+        scrape.count("device_writes", "Writes", &labels, stats.writes);
+        scrape.count("device_written_bytes", "Bytes written", &labels, stats.write_bytes);
+        scrape.count("device_flushes", "Flushes", &labels, stats.flushes);
+        scrape.count("device_discards", "Discards", &labels, stats.discards);
+        scrape.count("device_errors", "Requests that failed", &labels, stats.errors);
         scrape.set("device_in_flight", "Requests that wait", &labels, stats.in_flight);
     }
 }

@@ -343,7 +343,9 @@ pub fn attached(node: &str, attached: &Attached) -> api::Attachment {
     let state = match *attached.volume.state().borrow() {
         VolumeState::Opening => api::AttachmentState::Opening,
         VolumeState::Serving => api::AttachmentState::Serving,
-        VolumeState::Fenced { .. } | VolumeState::Closed => api::AttachmentState::Fenced,
+        VolumeState::Fenced { .. } | VolumeState::TailLost | VolumeState::Closed => {
+            api::AttachmentState::Fenced
+        }
     };
     api::Attachment {
         volume: volume_name(&attached.name),

@@ -24,25 +24,42 @@ impl Attachments {
         held.iter().filter_map(|(_, note)| Note::decode(note)).map(|note| note.volume).collect()
     }
 
-    /// Takes back every device that the holder kept, and clears away what can't be taken back.
-    ///
-    /// # Errors
-    /// If the holder can't be asked. A single device's failure is an event.
-    pub async fn resume(self: &Arc<Self>, held: Vec<(String, Vec<u8>)>) -> Result<(), DaemonError> {
+    /// Takes back every device that the holder kept, and clears away what can't be taken back. A
+    /// device's failure is an event.
+    pub fn resume(self: &Arc<Self>, held: Vec<(String, Vec<u8>)>) {
+        let mut resumed = tokio::task::JoinSet::new();
         for (name, note) in held {
-            if let Err(error) = self.resume_one(&name, &note).await {
-                self.give_up(&name, Note::decode(&note), &error).await?;
-            }
+            let this = Arc::clone(self);
+            resumed.spawn(async move {
+                if let Err(error) = this.resume_one(&name, &note).await {
+                    this.give_up(&name, Note::decode(&note), &error).await;
+                }
+            });
         }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            // One volume that can't be found yet holds up no other, and not the API.
+            while resumed.join_next().await.is_some() {}
+            this.sweep().await;
+        });
+    }
+
+    async fn sweep(&self) {
         let host = self.host.clone();
-        let swept = blocking(move || host.sweep()).await?.map_err(DaemonError::Device)?;
+        let swept = match blocking(move || host.sweep()).await {
+            Ok(Ok(swept)) => swept,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what earlier daemons left behind was not looked for");
+                return;
+            }
+            Err(_) => return,
+        };
         for name in swept.cleaned.iter().chain(&swept.lingering) {
             tracing::info!(device = name, "what an earlier daemon left behind was cleared away");
         }
         for (name, error) in swept.failed {
             tracing::warn!(device = name, %error, "what an earlier daemon left behind stays");
         }
-        Ok(())
     }
 
     async fn resume_one(self: &Arc<Self>, name: &str, note: &[u8]) -> Result<(), DaemonError> {
@@ -57,12 +74,14 @@ impl Attachments {
             Some(_) => {}
             None => self.wait_until_known(note.volume, name).await?,
         }
-        let volume = self.node.open_volume(OpenVolume {
+        let open = OpenVolume {
             volume: note.volume,
             epoch: note.epoch,
             client: Some(note.client),
             read_only: note.read_only,
-        })?;
+        };
+        let node = Arc::clone(&self.node);
+        let volume = blocking(move || node.open_volume(open)).await??;
         let host = self.host.clone();
         let io = Arc::clone(&volume);
         let device_name = name.to_owned();
@@ -90,23 +109,24 @@ impl Attachments {
     }
 
     /// A device that can't be served again turns to errors, which frees all who wait for it.
-    async fn give_up(
-        &self,
-        name: &str,
-        note: Option<Note>,
-        error: &DaemonError,
-    ) -> Result<(), DaemonError> {
+    async fn give_up(&self, name: &str, note: Option<Note>, error: &DaemonError) {
         self.node.events().push(
             Severity::Error,
             "device-lost",
             format!(
                 "volume {name}: its device can't be served again ({error}); it gives errors now"
             ),
-            About { volume: note.map(|note| note.volume), ..About::default() },
+            About { volume: note.as_ref().map(|note| note.volume), ..About::default() },
         );
         let host = self.host.clone();
         let device = name.to_owned();
-        blocking(move || host.abandon(&device)).await?.map_err(DaemonError::Device)?;
-        Ok(())
+        match blocking(move || host.abandon(&device)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(device = name, %error, "the device stays behind"),
+            Err(error) => tracing::error!(device = name, %error, "the device stays behind"),
+        }
+        if let Some(note) = note {
+            self.give_back(note.volume, note.epoch).await;
+        }
     }
 }
