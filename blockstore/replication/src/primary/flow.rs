@@ -71,7 +71,8 @@ impl Primary {
         let mine = (core.log.state.epochs.as_slice(), core.log.last);
         let both = history::common(mine, (&position.epochs, position.last));
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if both != position.last && !mutated!(core, SequenceReused) {
+        let unchecked = mutated!(core, SequenceReused) || mutated!(core, PositionsBeforePromise);
+        if both != position.last && !unchecked {
             peer.diverged = true;
             core.note(turn, Note::Diverged { node, last: position.last });
             self.review(core, turn);

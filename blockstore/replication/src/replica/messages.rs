@@ -29,6 +29,12 @@ impl Replica {
             {
                 return;
             }
+            MessageBody::Newer(_)
+                if mutated!(self.core, PositionsBeforePromise)
+                    && matches!(self.role, Role::Secondary(_)) =>
+            {
+                return;
+            }
             MessageBody::Newer(config) => return self.on_config(turn, config.clone()),
             MessageBody::Raise(raise) => self.on_config(turn, raise.config.clone()),
             _ => {}
