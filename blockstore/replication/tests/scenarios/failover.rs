@@ -406,26 +406,31 @@ fn a_failed_pool_in_the_middle_of_another_change_moves_the_primary_too() {
 
 #[test]
 fn what_only_one_secondary_got_while_its_primary_was_replaced_is_on_all_or_none() {
-    let mut c = Cluster::new(3);
-    c.write(1, 1);
-    c.cut(1, 2);
-    c.raft.unreachable.insert(1);
-    c.raft.lag.insert(3, 50_000);
-    let mut number = 0;
-    while c.primary() != Some(2) {
-        number += 1;
-        let id = RequestId { client: ClientId(9), stream: StreamId(1), number };
-        // Discards: they need no credit, which the replica that is cut off would not grant.
-        let range = BlockRange::new(BlockIndex(number % 50), 1);
-        c.request_at(1, id, Epoch(1), Operation::Discard { range, fua: false });
-        c.run(60);
-        assert!(number < 200_000, "{}", c.describe());
+    for start in [false, true] {
+        let mut c = Cluster::new(3);
+        c.write(1, 1);
+        c.cut(1, 2);
+        c.raft.unreachable.insert(1);
+        c.raft.lag.insert(3, 50_000);
+        if start {
+            c.run_until("another epoch", |c| c.raft.config.epoch == Epoch(2));
+        }
+        let mut number = 0;
+        while c.primary() != Some(2) {
+            number += 1;
+            let id = RequestId { client: ClientId(9), stream: StreamId(1), number };
+            // Discards: they need no credit, which the replica that is cut off would not grant.
+            let range = BlockRange::new(BlockIndex(number % 50), 1);
+            c.request_at(1, id, Epoch(1), Operation::Discard { range, fua: false });
+            c.run(60);
+            assert!(number < 200_000, "{}", c.describe());
+        }
+        c.write(1, 2);
+        c.check_replicas_agree();
+        c.raft.unreachable.clear();
+        c.heal(1, 2);
+        c.settle();
+        assert_eq!(c.read(1), 2);
+        c.check_replicas_agree();
     }
-    c.write(1, 2);
-    c.check_replicas_agree();
-    c.raft.unreachable.clear();
-    c.heal(1, 2);
-    c.settle();
-    assert_eq!(c.read(1), 2);
-    c.check_replicas_agree();
 }
