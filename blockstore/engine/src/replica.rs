@@ -158,7 +158,8 @@ impl ReplicaState {
                 self.fresh.put_hole(first, end, version, solid, freed);
             }
             Operation::Supersede => {
-                self.fresh.put_cut(version, &mut |address| effects.freed.push(address));
+                self.seal();
+                self.fresh.put_cut(version);
                 let lost = self.pinned.split_off(&version.sequence.next());
                 effects.unpinned.extend(lost.into_values());
                 self.last = version;

@@ -242,3 +242,21 @@ fn a_huge_discard_costs_next_to_nothing() {
     assert_eq!(changes.extents.len(), 1);
     assert_eq!(changes.extents[0].kind, ChangedKind::Hole);
 }
+
+#[test]
+fn a_supersede_over_a_huge_hole_costs_next_to_nothing() {
+    let (disk, pool) = pool(64 * MIB, MIB);
+    pool.create(slice(1), Bytes::new()).unwrap();
+    let ten_tib = (10 << 40) / 4096;
+    pool.append(slice(1), &[write(version(1, 1), ten_tib - 1, data(1, 1))]).unwrap();
+    pool.append(slice(1), &[Entry::Position { last: version(1, 1), state: Bytes::new() }]).unwrap();
+    pool.append(slice(1), &[discard(version(1, 2), 0, ten_tib)]).unwrap();
+    pool.checkpoint().unwrap();
+    let before = disk.bytes_written();
+    pool.append(slice(1), &[Entry::Supersede { after: version(1, 1), state: Bytes::new() }])
+        .unwrap();
+    pool.checkpoint().unwrap();
+    assert!(disk.bytes_written() - before < 200_000, "{}", disk.bytes_written() - before);
+    let (missing, _) = pool.missing(slice(1), BlockIndex(0), 10).unwrap();
+    assert_eq!(missing, [range(0, ten_tib)]);
+}

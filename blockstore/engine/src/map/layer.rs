@@ -3,14 +3,13 @@
 //! ```text
 //!   points   block -> entry                   one a written block
 //!   ranges   start -> end, hole               one a discard, whatever its length
-//!   cut      versions above it, below this layer, are missing (a supersede)
+//!   cut      versions above it, below this layer, are missing (a supersede; it begins the layer)
 //! ```
 //! A discard turns the points it covers into holes with a version: they may have been seen by
 //! others, so the hole must travel. Over what was never written it leaves nothing behind in the
 //! tree, unless it is `solid`: a replica that is still gathering must not take an older copy later.
 //!
-//! `forced` marks an entry that took the place of something missing in this layer: what lies below
-//! it has no say, whatever its version.
+//! `forced` marks an entry that replaces what lies below, whatever its version: a repair.
 
 use std::collections::BTreeMap;
 
@@ -160,25 +159,10 @@ impl Layer {
         }
     }
 
-    /// Marks missing whatever is newer than `after`, in this layer and below it; tells `freed`
-    /// the addresses in this layer that are given up.
-    pub(crate) fn put_cut(&mut self, after: Version, freed: &mut dyn FnMut(Address)) {
-        let missing = Entry::missing(after);
-        for point in self.points.values_mut() {
-            let present = point.entry();
-            if present.version > after && !present.is_missing() {
-                if let Some(address) = present.address() {
-                    freed(address);
-                }
-                *point = Packed::new(missing, true);
-            }
-        }
-        for range in self.ranges.values_mut() {
-            if range.entry.version > after && !range.entry.is_missing() {
-                range.entry = missing;
-                range.forced = true;
-            }
-        }
+    /// Marks missing whatever below this layer is newer than `after`. The layer must be empty: what
+    /// came before the cut has to be compared with what lies below as it was before the cut.
+    pub(crate) fn put_cut(&mut self, after: Version) {
+        assert!(self.points.is_empty() && self.ranges.is_empty(), "a cut begins a layer");
         self.cut = Some(self.cut.map_or(after, |cut| cut.min(after)));
     }
 

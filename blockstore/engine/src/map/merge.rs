@@ -151,6 +151,11 @@ impl Merge<'_> {
             return Ok(Merged::Done(child));
         }
         let whole = from == base && to == end;
+        if let (true, Some(cut), Child::Hole(_)) =
+            (whole && cut && !touched, self.layer.cut_at(), child)
+        {
+            return Ok(Merged::Done(Child::Missing(cut)));
+        }
         let memo = node.filter(|_| whole && !touched && !cut).map(|node| node.address);
         if let Some(done) = memo.and_then(|address| self.memo.get(&address)) {
             return Ok(Merged::Done(*done));

@@ -214,8 +214,9 @@ impl Script {
         let state = Bytes::from_static(b"joining");
         model.supersede(after);
         model.state = state.clone();
+        let refused = self.refused;
         self.append(index, model.clone(), &[Entry::Supersede { after, state: state.clone() }]);
-        if self.now[index].last != after {
+        if self.refused > refused {
             return;
         }
         let epoch = after.epoch.next();
