@@ -229,6 +229,13 @@ fn replica_that_stays_lost_is_placed_elsewhere_by_itself() {
         let load = volume.load(1, LOAD_S)?;
         cluster[3].power_cut()?;
         replaced(&volume, 3, 1)?;
+        wait_until(seconds(20), "the lost replica is given up", || {
+            let slices = volume.inspect(1)?["slices"].take();
+            match slices[0]["replicas"].as_array().map(Vec::len) {
+                Some(3) => Ok(true),
+                _ => Err(Failure::Wrong(slices.to_string())),
+            }
+        })?;
         cluster[3].boot()?;
         cluster[3].mountd(&["--pool", POOL])?;
         let endured = load.finish()?;
@@ -243,6 +250,29 @@ fn replica_that_stays_lost_is_placed_elsewhere_by_itself() {
         })?;
         volume.unmount(1)?;
         is_whole_on(&volume, &[1, 2, 4], &endured.job)
+    });
+}
+
+#[test]
+fn volume_that_is_removed_while_a_node_is_away_gives_its_space_back_there_too() {
+    on_cluster(3, |cluster| {
+        let volume = cluster.create("db --size 512M --replicas 3")?;
+        volume.mount(1)?;
+        let file = volume.file("random");
+        cluster[1].run(format!("dd if=/dev/urandom of={file} bs=1M count=32 conv=fsync"))?;
+        cluster[3].power_cut()?;
+        volume.unmount(1)?;
+        volume.remove()?;
+        cluster[3].boot()?;
+        cluster[3].mountd(&["--pool", POOL])?;
+        wait_until(seconds(20), "all pools are empty", || {
+            let pools = cluster.json(3, "pool ls")?;
+            let empty = |pool: &serde_json::Value| pool["live"].as_u64() < Some(1 << 20);
+            match pools.as_array() {
+                Some(all) if all.len() == 3 && all.iter().all(empty) => Ok(true),
+                _ => Err(Failure::Wrong(pools.to_string())),
+            }
+        })
     });
 }
 
