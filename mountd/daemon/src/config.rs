@@ -34,7 +34,8 @@ pub struct Config {
     pub memory: Memory,
     /// How log lines look: `text` or `json`.
     pub log_format: LogFormat,
-    /// What is logged, in the syntax of tracing's `EnvFilter`: `info`, `blockstore=debug,info`.
+    /// What is logged, in the syntax of tracing's `EnvFilter`: `info`, `blockstore=debug,info`. Raft's
+    /// library says a lot, and again and again while a node is away: it is left out by default.
     pub log: String,
 }
 
@@ -186,7 +187,7 @@ impl Default for Config {
             timing: Timing::default(),
             memory: Memory::default(),
             log_format: LogFormat::Text,
-            log: "info".to_owned(),
+            log: "info,openraft=off".to_owned(),
         }
     }
 }

@@ -215,7 +215,7 @@ impl Mounts {
         self.attachments.detach(mount.id, lazy).await
     }
 
-    /// A file system that stays smaller than its device is worth an event, not a failed mount.
+    /// A file system that stays smaller than its device is worth an event, not a failure.
     fn not_grown(&self, attached: &Attached, error: &DaemonError) {
         let about = About { volume: Some(attached.volume.id()), ..About::default() };
         let message = format!(
@@ -240,18 +240,23 @@ impl Mounts {
         }
     }
 
-    /// Grows device and mounted file systems to a volume's new size.
+    /// Grows device and mounted file systems to a volume's new size. A file system that can't grow
+    /// while mounted does so at its next mount.
     ///
     /// # Errors
-    /// What the kernel or the file system's tool says.
+    /// What the kernel says of the device.
     pub async fn grow(&self, volume: VolumeId) -> Result<(), DaemonError> {
         let _turn = self.turn(volume).await;
         let Some(attached) = self.attachments.get(volume) else { return Ok(()) };
         self.attachments.grow(volume).await?;
         if let Some(mount) = of(&attached)?.into_iter().next() {
             let device = attached.path();
-            blocking(move || filesystem::grow(&device, &mount.mount.dir, &mount.mount.file_system))
-                .await??;
+            let grown = blocking(move || {
+                filesystem::grow(&device, &mount.mount.dir, &mount.mount.file_system)
+            });
+            if let Err(error) = grown.await? {
+                self.not_grown(&attached, &error.into());
+            }
         }
         Ok(())
     }
