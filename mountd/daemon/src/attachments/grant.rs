@@ -67,6 +67,9 @@ impl Attachments {
                         return Err(NodeError::Refused(refused).into());
                     }
                 }
+                // That this node has started is on its way to the cluster.
+                Err(NodeError::Refused(Refused::EarlierBoot { claimed, current, .. }))
+                    if claimed > current && tokio::time::Instant::now() < deadline => {}
                 Err(error) => return Err(error.into()),
             }
             tokio::time::sleep(ASK_AGAIN).await;
