@@ -127,7 +127,7 @@ impl Pool {
         if let Some((segment, offset, bytes)) = write_out {
             self.core.disk.write_out(crate::disk::Area::Segment(segment), offset, bytes);
         }
-        self.keep_pace(bytes)?;
+        self.keep_pace(bytes);
         Ok(Appended { log })
     }
 

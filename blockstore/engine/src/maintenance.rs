@@ -311,7 +311,7 @@ impl Pool {
     }
 
     /// After an append: takes part in the work when memory or segments run short.
-    pub(crate) fn keep_pace(&self, bytes: u64) -> Result<()> {
+    pub(crate) fn keep_pace(&self, bytes: u64) {
         let budget = self.core.options.memory_bytes;
         let layers = self.layer_bytes.load(Ordering::Relaxed);
         let (low, pressing) = {
@@ -320,7 +320,7 @@ impl Pool {
         };
         let full = layers * 2 >= budget;
         if !(full || low || layers * 4 >= budget) {
-            return Ok(());
+            return;
         }
         // With a worker at it, only what presses makes a writer wait for its turn.
         let m = if full || pressing {
@@ -328,17 +328,20 @@ impl Pool {
         } else {
             self.maintenance.try_lock()
         };
-        let Some(mut m) = m else { return Ok(()) };
+        let Some(mut m) = m else { return };
         let steps = if full || pressing { 1 + bytes / (256 << 10) } else { 1 };
         for _ in 0..steps {
             match self.step(&mut m, false) {
                 Ok(Maintained::Worked) => {}
-                // The append itself has succeeded.
                 Ok(Maintained::Idle) | Err(EngineError::NoSpace { .. }) => break,
-                Err(error) => return Err(error),
+                // The append has succeeded. Whoever maintains meets the error too, and a failed
+                // write has poisoned the pool.
+                Err(error) => {
+                    tracing::warn!(%error, "background work failed beside an append");
+                    break;
+                }
             }
         }
-        Ok(())
     }
 }
 

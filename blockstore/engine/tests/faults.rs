@@ -363,3 +363,24 @@ fn bad_ranges_sizes_and_geometry_are_refused() {
     let tiny = Pool::format(&disk, &FormatOptions { size_bytes: MIB, segment_bytes: MIB, tag: 1 });
     assert!(matches!(tiny, Err(EngineError::BadGeometry { .. })));
 }
+
+#[test]
+fn a_read_error_beside_an_append_neither_fails_it_nor_loses_blocks() {
+    let (disk, pool) = filled(600);
+    pool.checkpoint().unwrap();
+    drop(pool);
+    disk.kill();
+    // A cold cache, so that merging has to read nodes.
+    let (pool, _) = open(&disk, 2);
+    pool.append(slice(1), &[write(version(1, 601), 3, data(601, 1))]).unwrap();
+    disk.fail_next(DiskOperation::Read, 1);
+    assert!(pool.checkpoint().is_err());
+    assert!(!pool.is_poisoned());
+    pool.append(slice(1), &[write(version(1, 602), 4, data(602, 1))]).unwrap();
+    pool.checkpoint().unwrap();
+    assert_eq!(pool.missing(slice(1), BlockIndex(0), 10).unwrap().0, []);
+    for i in 5..=600 {
+        assert_eq!(block(&pool, slice(1), i), (version(1, i), Some(data(i, 1).bytes().clone())));
+    }
+    assert_eq!(pool.verify().unwrap().lost_nodes, 0);
+}
