@@ -22,6 +22,7 @@ mod options;
 mod task;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mooring_terms::{Epoch, NodeId, Sequence, SliceId, SliceIndex, Time};
 
@@ -39,6 +40,9 @@ pub use options::ClientOptions;
 
 /// Of `retry`: how often an unanswered request makes the client ask for the configuration.
 const ASKS: u32 = 10;
+
+/// How soon a request is sent again that came before its primary knew of the epoch; doubled each time.
+const EARLY: Duration = Duration::from_millis(2);
 
 /// The client of one attachment: a pure core.
 #[derive(Debug)]
@@ -448,9 +452,17 @@ impl VolumeClient {
         let error = match refusal {
             Refusal::Moved { epoch, primary, tail_lost } => {
                 let known = (lane.epoch, lane.primary);
+                let is_early = epoch < lane.epoch;
                 if let Some(part) = lane.parts.get_mut(&place) {
                     part.sent = None;
-                    part.again = Some(now + self.options.retry);
+                    // A new primary is about to hear that it is one.
+                    let wait = if is_early {
+                        EARLY * (1 << part.early.min(8))
+                    } else {
+                        self.options.retry
+                    };
+                    part.again = Some(now + wait.min(self.options.retry));
+                    part.early += u32::from(is_early);
                 }
                 if (epoch, primary.or(known.1)) == known {
                     // It knows no more than we do: someone else has to be asked.
@@ -547,5 +559,5 @@ impl VolumeClient {
 
 /// A request of the client's own.
 fn own_part(operation: Operation) -> Part {
-    Part { operation, io: None, sent: None, again: None, covers: 0 }
+    Part { operation, io: None, sent: None, again: None, early: 0, covers: 0 }
 }

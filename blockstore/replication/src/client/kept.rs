@@ -18,8 +18,10 @@ const ENTRY_BYTES: u64 = 128;
 pub(super) struct Kept {
     writes: VecDeque<Write>,
     bytes: u64,
-    /// The epoch of the newest that was let go for want of room.
+    /// The epoch of the newest that was let go for want of room; its sequence, up to which all must
+    /// be durable before it is forgotten.
     let_go: Epoch,
+    let_go_up_to: Sequence,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Kept {
             let Some(write) = self.writes.pop_front() else { break };
             self.bytes -= weight(&write.operation);
             self.let_go = self.let_go.max(write.epoch);
+            self.let_go_up_to = self.let_go_up_to.max(write.sequence);
         }
     }
 
@@ -73,8 +76,7 @@ impl Kept {
             }
             keep
         });
-        if self.writes.is_empty() {
-            // What was let go is older than what is durable now.
+        if self.let_go_up_to <= sequence {
             self.let_go = Epoch(0);
         }
     }

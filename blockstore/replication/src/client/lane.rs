@@ -40,6 +40,8 @@ pub(super) struct Part {
     pub(super) sent: Option<StreamId>,
     /// Not before.
     pub(super) again: Option<Time>,
+    /// How often a node refused it that has not heard of the epoch yet.
+    pub(super) early: u32,
     /// What a flush covers: this many acknowledged writes.
     pub(super) covers: u64,
 }

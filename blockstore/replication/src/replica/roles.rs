@@ -26,7 +26,9 @@ impl Replica {
         let known = self.core.epoch();
         if let Some(config) = config {
             let accepted = matches!(outcome, ProposalOutcome::Accepted(_));
-            if accepted && let Role::Secondary(_) = &self.role {
+            let took_over = matches!(&self.role, Role::Secondary(s) if s.is_taking_over());
+            if accepted && took_over && config.in_sync_member(self.core.config().primary).is_none()
+            {
                 let old = self.core.config().primary;
                 self.took_over_from = self.core.config().in_sync_member(old).copied();
             }

@@ -89,6 +89,10 @@ impl Storm {
     }
 
     fn check_reads(&mut self) {
+        if self.c.raft.config.tail_lost > Epoch(0) {
+            // Until the device has sent again what it kept, another client sees that it is gone.
+            return self.reads.clear();
+        }
         let (replies, blocks) = (&self.c.replies, &self.blocks);
         self.reads.retain(|id, (number, acknowledged)| {
             let Some((node, reply)) = replies.get(id) else { return true };
