@@ -237,7 +237,7 @@ impl Attachments {
     /// Detaches a volume from this node; nothing to do if it isn't attached here.
     ///
     /// # Errors
-    /// [`DeviceError::Busy`] while the device is mounted or open, unless forced.
+    /// [`mooring_device::DeviceError::Busy`] while the device is mounted or open, unless forced.
     pub async fn detach(
         self: &Arc<Self>,
         volume: VolumeId,

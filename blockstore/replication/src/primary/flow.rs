@@ -71,7 +71,9 @@ impl Primary {
         let mine = (core.log.state.epochs.as_slice(), core.log.last);
         let both = history::common(mine, (&position.epochs, position.last));
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let unchecked = mutated!(core, SequenceReused) || mutated!(core, PositionsBeforePromise);
+        let sequences = mutated!(core, SequenceReused);
+        let positions = mutated!(core, PositionsBeforePromise);
+        let unchecked = sequences || positions;
         if both != position.last && !unchecked {
             peer.diverged = true;
             core.note(turn, Note::Diverged { node, last: position.last });
