@@ -15,7 +15,8 @@
 //!
 //! The ways: `append.rs` (write), `read.rs`, `query.rs` (newer than, missing), `sync.rs`;
 //! `checkpoint.rs`, `reclaim.rs`, `trash.rs`, steered by `maintenance.rs`; `recovery.rs` (open);
-//! `order.rs` says what must be durable before what; `format/` describes every byte.
+//! `order.rs` says what must be durable before what; `format/` describes every byte, `decode.rs`
+//! reads them for people, `verify.rs` looks over a whole pool.
 //!
 //! Invariants:
 //! - after a crash a replica is an exact prefix of what was appended to it, and holds at least what

@@ -39,7 +39,7 @@ fn caught_from(mutation: Mutation, first: u64) -> String {
 
 #[test]
 fn leftovers_of_a_segments_earlier_life_are_noticed() {
-    caught_from(Mutation::UseUnchecked, 28);
+    caught_from(Mutation::UseUnchecked, 34);
 }
 
 #[test]
