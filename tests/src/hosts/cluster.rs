@@ -132,13 +132,20 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Creates a volume as `mountctl volume create` is told, from host 1: `db --size 1G`.
+    /// Creates a volume as `mountctl volume create` is told, from host 1: `db --size 1G`; and waits
+    /// until every node has heard of it.
     ///
     /// # Errors
     /// As [`Cluster::ctl`].
     pub fn create(&self, told: &str) -> Result<Volume<'_>> {
         self.ctl(1, &format!("volume create {told}"))?;
-        Ok(Volume::new(self, told.split(' ').next().unwrap_or_default()))
+        let volume = Volume::new(self, told.split(' ').next().unwrap_or_default());
+        for host in self.hosts.iter().filter(|host| host.mountd_is_running()) {
+            wait_until(SETTLE_LIMIT, &format!("{} knows the volume", host.name()), || {
+                volume.inspect(host.number()).map(|_| true)
+            })?;
+        }
+        Ok(volume)
     }
 
     /// The host that leads the configuration, as another host sees it.
