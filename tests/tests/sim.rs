@@ -10,7 +10,8 @@
 use std::collections::BTreeSet;
 
 use mooring_tests::sim::{
-    Outcome, REGRESSIONS, REQUIRED, StoreKind, coverage_of, hash_of, run_seed, run_seeds, soak_for,
+    Outcome, RARE, REGRESSIONS, REQUIRED, StoreKind, coverage_of, hash_of, run_seed, run_seeds,
+    soak_for,
 };
 
 /// How many times each required thing must have happened in a run of this many seeds.
@@ -77,6 +78,8 @@ fn seeds() {
     if count >= SEEDS {
         let short = coverage_of(&outcomes).below(REQUIRED, COVERED);
         assert!(short.is_empty(), "reached less than {COVERED} times: {short:#?}");
+        let never = coverage_of(&outcomes).below(RARE, 1);
+        assert!(never.is_empty(), "never reached: {never:#?}");
     }
 }
 

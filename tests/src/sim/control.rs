@@ -105,8 +105,7 @@ impl Sim {
         }
         let alive = self.undisturbed(now);
         let states = (&before, self.raft.state());
-        let seen =
-            self.checkers.configured(now, &command, &answer, states, &self.faults, &alive);
+        let seen = self.checkers.configured(now, &command, &answer, states, &self.faults, &alive);
         self.check(seen);
         self.count_change(&command, &answer);
         self.declare_losses(&answer);
@@ -260,7 +259,12 @@ impl Sim {
     }
 
     /// The replica of a slice on a node, from what its pool has of it.
-    pub(super) fn make_replica(&mut self, id: NodeId, slice: SliceId, config: Option<&SliceConfig>) {
+    pub(super) fn make_replica(
+        &mut self,
+        id: NodeId,
+        slice: SliceId,
+        config: Option<&SliceConfig>,
+    ) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if !node.pool.slices().contains(&slice) {
             node.pool.create(slice);

@@ -212,8 +212,7 @@ pub fn draw(prng: &mut Prng, _nodes: u32, _grace: Duration) -> Vec<(Time, FaultK
             hit.then_some(*kind)
         });
         faults.push((at, kind.unwrap_or(FaultKind::Kill)));
-        let pause =
-            if prng.percent(35) { prng.millis(0, 700) } else { prng.millis(700, 5_000) };
+        let pause = if prng.percent(35) { prng.millis(0, 700) } else { prng.millis(700, 5_000) };
         at = at + pause;
     }
     faults

@@ -132,9 +132,10 @@ impl Sim {
         node.stuck_since = node.has_work().then_some(now);
         done.sort_unstable();
         // Completions are cumulative: the highest mark of each slice says it all.
-        let last = done.iter().enumerate().filter(|(i, (slice, _))| {
-            done.get(i + 1).is_none_or(|(next, _)| next != slice)
-        });
+        let last = done
+            .iter()
+            .enumerate()
+            .filter(|(i, (slice, _))| done.get(i + 1).is_none_or(|(next, _)| next != slice));
         let last: Vec<(SliceId, Mark)> = last.map(|(_, mark)| *mark).collect();
         for (slice, mark) in last {
             self.deliver(id, slice, Event::Durable { mark });

@@ -67,11 +67,11 @@ use time::Queue;
 use trace::Trace;
 use workload::Workload;
 
-pub use hunt::{Caught, hunt};
 pub use coverage::{Coverage, Kind as CoverageKind};
+pub use hunt::{Caught, hunt};
 pub use plan::{FaultKind, Plan, StoreKind};
 pub use regressions::REGRESSIONS;
-pub use required::REQUIRED;
+pub use required::{RARE, REQUIRED};
 pub use runner::{Failure, Outcome, coverage_of, hash_of, run_seed, run_seeds, soak_for};
 pub use scenario::Scenario;
 

@@ -22,7 +22,6 @@ use mooring_terms::{
     BlockIndex, BlockRange, Entry, Incarnation, NodeId, PoolId, Sequence, SliceId, Time,
 };
 
-
 use super::network::Connection;
 use super::store::Pool;
 use super::time::Clock;

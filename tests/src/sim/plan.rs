@@ -77,7 +77,13 @@ impl Plan {
         let mut options = options(&mut prng);
         let drift = i64::try_from(prng.within(0..3)).expect("few") * 5_000;
         let drift_ppm = (0..nodes)
-            .map(|_| if drift == 0 { 0 } else { i64::try_from(prng.next() % 20_001).expect("few") - 10_000 })
+            .map(|_| {
+                if drift == 0 {
+                    0
+                } else {
+                    i64::try_from(prng.next() % 20_001).expect("few") - 10_000
+                }
+            })
             .collect();
         let store = if seed % 4 == 3 { StoreKind::Engine } else { StoreKind::Model };
         if store == StoreKind::Engine {
@@ -173,8 +179,7 @@ impl Sim {
                 StoreKind::Model => Box::new(ModelPool::default()),
                 StoreKind::Engine => super::store::engine_pool(self.prng.next()),
             };
-            let mut node =
-                Node::new(id, PoolId(id.0), clock, pool, self.plan.options.clone());
+            let mut node = Node::new(id, PoolId(id.0), clock, pool, self.plan.options.clone());
             node.pool.open();
             node.boot = Boot(1);
             node.incarnation = Incarnation(self.prng.next());

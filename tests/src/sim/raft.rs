@@ -103,7 +103,8 @@ impl Raft {
     /// leader changed.
     pub fn watch(&mut self, now: Time, world: &dyn World) -> bool {
         let able = |candidate: NodeId| {
-            let hear = |voter: &&NodeId| world.hear_each_other(candidate, **voter) && world.runs(**voter);
+            let hear =
+                |voter: &&NodeId| world.hear_each_other(candidate, **voter) && world.runs(**voter);
             world.runs(candidate) && self.voters.iter().filter(hear).count() * 2 > self.voters.len()
         };
         match self.leader {

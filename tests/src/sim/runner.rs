@@ -274,7 +274,10 @@ pub fn soak_for(from: u64, minutes: u64) -> Result<Vec<Outcome>, Vec<Failure>> {
 /// More failures than these tell nothing new.
 const MOST_FAILURES: usize = 5;
 
-fn run_while(from: u64, go_on: &(dyn Fn(u64) -> bool + Sync)) -> Result<Vec<Outcome>, Vec<Failure>> {
+fn run_while(
+    from: u64,
+    go_on: &(dyn Fn(u64) -> bool + Sync),
+) -> Result<Vec<Outcome>, Vec<Failure>> {
     let next = AtomicU64::new(0);
     let outcomes = Mutex::new(Vec::new());
     let failures = Mutex::new(Vec::new());

@@ -123,11 +123,8 @@ impl Sim {
         }
         for (i, end) in ends.into_iter().enumerate() {
             let boot = self.nodes[&end].boot.0;
-            let delay = if quickly {
-                self.prng.micros(50, 3_000)
-            } else {
-                self.prng.millis(1, 800)
-            };
+            let delay =
+                if quickly { self.prng.micros(50, 3_000) } else { self.prng.millis(1, 800) };
             self.queue.after(delay, Happening::Broken(end, boot, ends[1 - i], connection));
         }
     }

@@ -33,13 +33,7 @@ fn words(tag: (u32, u32), slice: SliceIndex, block: BlockIndex) -> [u64; 4] {
 
 /// `count` blocks from `first` of `slice` on, as operation `number` of `client` writes them.
 #[must_use]
-pub fn encode(
-    client: u32,
-    number: u32,
-    slice: SliceIndex,
-    first: BlockIndex,
-    count: u64,
-) -> Data {
+pub fn encode(client: u32, number: u32, slice: SliceIndex, first: BlockIndex, count: u64) -> Data {
     let mut bytes = Vec::with_capacity(BLOCK_SIZE * usize::try_from(count).expect("few blocks"));
     for i in 0..count {
         let mut unit = [0; 32];

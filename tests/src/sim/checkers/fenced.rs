@@ -1,6 +1,7 @@
 //! Property: **fenced never writes.** Once a slice has answered the seal of an attachment, no
-//! write of an older attachment is acknowledged in it; and nothing that an older client submits
-//! after a newer one serves ever succeeds.
+//! write of an older attachment that is ordered behind it is acknowledged (one ordered before it may
+//! be, however late); and nothing that an older client submits after a newer one serves ever
+//! succeeds.
 //!
 //! (That such a write doesn't change data unacknowledged either, `register` says: what older
 //! clients had in flight ends there with the seal.)
@@ -8,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use mooring_replication::{ClientId, Outcome, Reply, RequestId};
-use mooring_terms::{AttachmentEpoch, SliceId, VolumeId};
+use mooring_terms::{AttachmentEpoch, Sequence, SliceId, VolumeId};
 
 use super::{Checked, violated};
 use crate::sim::history::OpId;
@@ -24,7 +25,8 @@ const FENCES_OUTLIVE_ACCEPTED_LOSS: bool = false;
 pub struct Fenced {
     attachments: BTreeMap<ClientId, AttachmentEpoch>,
     clients: BTreeMap<u32, (VolumeId, AttachmentEpoch)>,
-    sealed: BTreeMap<SliceId, AttachmentEpoch>,
+    /// The newest seal answered, and a record that is not before it.
+    sealed: BTreeMap<SliceId, (AttachmentEpoch, Sequence)>,
     serving: BTreeMap<VolumeId, AttachmentEpoch>,
     /// Operations that were submitted when a newer client served already.
     late: BTreeMap<OpId, AttachmentEpoch>,
@@ -61,10 +63,11 @@ impl Fenced {
         let sealed = self.sealed.entry(slice).or_default();
         match reply.outcome {
             Outcome::Sealed => {
-                *sealed = mine.max(*sealed);
+                *sealed = (mine, reply.durable).max(*sealed);
                 Ok(())
             }
-            Outcome::Written(sequence) if mine < *sealed => {
+            Outcome::Written(sequence) if mine < sealed.0 && sequence > sealed.1 => {
+                let (sealed, _) = *sealed;
                 let text = format!(
                     "{slice}: record {sequence} of attachment {mine} is acknowledged \
                      after the seal of attachment {sealed} was"

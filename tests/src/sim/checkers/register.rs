@@ -86,11 +86,7 @@ pub fn check(history: &[Step]) -> Result<(), NotLinearizable> {
         let before = search.values();
         search.take(step);
         if search.configurations.is_empty() {
-            return Err(NotLinearizable {
-                at,
-                history: history[..=at].to_vec(),
-                possible: before,
-            });
+            return Err(NotLinearizable { at, history: history[..=at].to_vec(), possible: before });
         }
     }
     Ok(())
@@ -132,7 +128,9 @@ impl<'a> Search<'a> {
     /// Whether a read in `self.history` gives `value`: a write that is never answered and never
     /// read may be left out, which keeps the search small.
     fn observed(&self, value: Value) -> bool {
-        self.history.iter().any(|step| matches!(step, Step::Returned { read: Some(v), .. } if *v == value))
+        self.history
+            .iter()
+            .any(|step| matches!(step, Step::Returned { read: Some(v), .. } if *v == value))
     }
 
     fn answered(&self, op: u64) -> bool {

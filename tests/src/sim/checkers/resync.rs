@@ -79,7 +79,8 @@ impl Resync {
                 let changed = self.changed(slice, join.after);
                 for extent in &step.extents {
                     let range = extent.range();
-                    if let Some(block) = (range.first.0..range.end().0).find(|b| !changed.contains(b))
+                    if let Some(block) =
+                        (range.first.0..range.end().0).find(|b| !changed.contains(b))
                     {
                         let text = format!(
                             "{slice}: block {block} is copied to {to:?}, but nothing newer than {} \

@@ -102,7 +102,9 @@ impl Replica {
                 }
             }
             Entry::Supersede { after, state } => {
-                let newer: Vec<BlockIndex> = self.cells.iter()
+                let newer: Vec<BlockIndex> = self
+                    .cells
+                    .iter()
                     .filter(|(_, cell)| cell.version > *after)
                     .map(|(block, _)| *block)
                     .collect();
@@ -132,7 +134,9 @@ impl Replica {
                 }
             }
             Body::Discard(range) => {
-                for block in blocks(*range).filter(|block| self.wants(*block, version)).collect::<Vec<_>>() {
+                for block in
+                    blocks(*range).filter(|block| self.wants(*block, version)).collect::<Vec<_>>()
+                {
                     self.put(block, version, None);
                 }
             }

@@ -75,7 +75,17 @@ fn a_refused_write_never_comes() {
 
 #[test]
 fn a_declared_loss_goes_back_to_what_it_allows() {
-    let lost = |to| vec![write(1, A), written(1), write(2, B), written(2), Step::Loss(vec![A]), read(3), gave(3, to)];
+    let lost = |to| {
+        vec![
+            write(1, A),
+            written(1),
+            write(2, B),
+            written(2),
+            Step::Loss(vec![A]),
+            read(3),
+            gave(3, to),
+        ]
+    };
     assert!(check(&lost(A)).is_ok());
     assert!(check(&lost(B)).is_ok(), "what a loss may take may also be kept");
     assert!(check(&lost(Value::Zero)).is_err());
