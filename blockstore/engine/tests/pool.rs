@@ -190,6 +190,40 @@ fn a_supersede_marks_missing_what_is_newer_and_copies_fill_it() {
 }
 
 #[test]
+fn a_supersede_brings_nothing_back_that_a_newer_block_had_replaced() {
+    let (disk, pool) = pool(64 * MIB, MIB);
+    pool.create(slice(1), Bytes::new()).unwrap();
+    let copy = |sequence, first, seed| Entry::Copy {
+        version: version(4, sequence),
+        first: BlockIndex(first),
+        data: data(seed, 1),
+    };
+    let position = Entry::Position { last: version(4, 80), state: Bytes::new() };
+    pool.append(slice(1), &[position, copy(88, 5, 1), copy(88, 6, 2)]).unwrap();
+    // The newer blocks are in the tree, the older ones that come late in a layer over it.
+    pool.checkpoint().unwrap();
+    let hole = Entry::CopyHole { version: version(4, 79), range: range(5, 1) };
+    pool.append(slice(1), &[hole, copy(79, 6, 3)]).unwrap();
+    assert_eq!(block(&pool, slice(1), 5).0, version(4, 88));
+    assert_eq!(block(&pool, slice(1), 6).0, version(4, 88));
+    let supersede = Entry::Supersede { after: version(4, 84), state: Bytes::new() };
+    pool.append(slice(1), &[supersede]).unwrap();
+    // A block that seemed to be there would never be asked for.
+    let both = (vec![range(5, 2)], None);
+    assert_eq!(pool.missing(slice(1), BlockIndex(0), 10).unwrap(), both);
+    pool.sync().unwrap();
+    drop(pool);
+    disk.crash(1);
+    let (pool, _) = open(&disk, 2);
+    assert_eq!(pool.missing(slice(1), BlockIndex(0), 10).unwrap(), both);
+    // 83 came between what was offered late and the supersede: it is what belongs there.
+    pool.append(slice(1), &[copy(83, 5, 4), copy(83, 6, 5)]).unwrap();
+    pool.checkpoint().unwrap();
+    assert_eq!(block(&pool, slice(1), 5), (version(4, 83), Some(data(4, 1).bytes().clone())));
+    assert_eq!(block(&pool, slice(1), 6), (version(4, 83), Some(data(5, 1).bytes().clone())));
+}
+
+#[test]
 fn a_snapshot_stays_as_it_was() {
     let (disk, pool) = pool(64 * MIB, MIB);
     pool.create(slice(1), Bytes::new()).unwrap();
