@@ -55,6 +55,8 @@ struct BlockWrite {
     invoked: u64,
     returned: Option<u64>,
     durable: bool,
+    /// A loss may have taken it: a later flush says nothing about it.
+    uncertain: bool,
 }
 
 type BlockId = (VolumeId, u64);
@@ -111,7 +113,14 @@ impl History {
             self.steps.entry(block).or_default().push(step);
             if let Some(value) = value {
                 let invoked = self.ticks;
-                let write = BlockWrite { op: id, value, invoked, returned: None, durable: false };
+                let write = BlockWrite {
+                    op: id,
+                    value,
+                    invoked,
+                    returned: None,
+                    durable: false,
+                    uncertain: false,
+                };
                 self.writes.entry(block).or_default().push(write);
             }
         }
@@ -168,7 +177,8 @@ impl History {
         if op.what == What::Flush {
             let mine = self.writes.iter_mut().filter(|((volume, _), _)| *volume == op.volume);
             for write in mine.flat_map(|(_, writes)| writes) {
-                write.durable |= write.returned.is_some_and(|at| at < op.invoked);
+                let before = write.returned.is_some_and(|at| at < op.invoked);
+                write.durable |= before && !write.uncertain;
             }
         }
     }
@@ -213,6 +223,10 @@ impl History {
         for block in touched {
             let writes = self.writes.get(&block).map_or(&[][..], Vec::as_slice);
             let allowed = allowed_after_loss(writes, anything);
+            for write in self.writes.entry(block).or_default() {
+                write.uncertain |= !write.durable || anything;
+                write.durable &= !anything;
+            }
             self.steps.entry(block).or_default().push(Step::Loss(allowed));
         }
     }

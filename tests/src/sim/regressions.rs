@@ -1,4 +1,13 @@
 //! Seeds that have failed once, each with what it found. They are run before all others, for ever.
 
 /// The seeds.
-pub const REGRESSIONS: &[(u64, &str)] = &[];
+pub const REGRESSIONS: &[(u64, &str)] = &[
+    (84, "a joiner that said hello under an earlier epoch was never joined"),
+    (163, "missing blocks were asked for while their copies were on the way"),
+    (276, "a join stood still when its first position was lost with a stream"),
+    (392, "a joiner without space lost the records that it had dropped"),
+    (579, "a joiner without space gathered copies without bound"),
+    (677, "a repair was appended without space set aside for it"),
+    (1083, "a client forgot that it had let go of an acknowledged write"),
+    (1893, "a new epoch in the middle of a join ended it"),
+];
