@@ -1,6 +1,6 @@
 //! Deliberate bugs, each of which the crash tester must find.
 //!
-//! Without the feature `mutations` nothing of them is compiled: [`is_on`] is the constant false.
+//! Without the feature `mutations` nothing of them is compiled: `is_on` is the constant false.
 
 /// A deliberate bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

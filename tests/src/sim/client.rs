@@ -391,10 +391,10 @@ impl Sim {
             Err(error) => {
                 self.count(Kind::Operation, error_name(&error));
                 match error {
-                    IoError::NoSpace { .. } | IoError::Corrupt { .. } => {
-                        if self.is_in_one_slice(op) {
-                            self.history.ended(op);
-                        }
+                    IoError::NoSpace { .. } | IoError::Corrupt { .. }
+                        if self.is_in_one_slice(op) =>
+                    {
+                        self.history.ended(op);
                     }
                     IoError::TailLost => self.client_over(number),
                     _ => {}
