@@ -48,7 +48,7 @@ pub struct PoolConfig {
     /// Its size in bytes; all that is free there if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// `high`, `medium` or `low`; measured when the pool is added if absent.
+    /// `high`, `medium` or `low`; `medium` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
 }
