@@ -24,7 +24,7 @@ fn prefer(plan: &mut Plan, kinds: &[FaultKind]) {
 }
 
 fn caught(mutation: Mutation, kinds: &[FaultKind], properties: &[&str]) {
-    let _alone = ENGINE.read().unwrap();
+    let _alone = ENGINE.read().expect("no test fails while it writes");
     let change = |plan: &mut Plan| {
         plan.store = StoreKind::Model;
         plan.options.mutation = Some(mutation);
@@ -48,6 +48,7 @@ const VERSIONS: &str = "one content per version";
 const WRITER: &str = "one writer per epoch";
 const FENCED: &str = "fenced never writes";
 const INVARIANTS: &str = "invariants";
+const LIVE: &str = "liveness after healing";
 
 #[test]
 fn acknowledging_early_is_found() {
@@ -88,7 +89,7 @@ fn discards_left_out_of_resync_are_found() {
 
 #[test]
 fn a_read_without_a_lease_is_found() {
-    let kinds = [FaultKind::Stop, FaultKind::Cut, FaultKind::Stop, FaultKind::OneWay];
+    let kinds = [FaultKind::Stop, FaultKind::Partition, FaultKind::Stop, FaultKind::OneWay];
     caught(Mutation::ReadWithoutLease, &kinds, &[READS, FENCED]);
 }
 
@@ -110,7 +111,11 @@ fn a_replica_joined_too_early_is_found() {
 
 #[test]
 fn a_sequence_used_twice_is_found() {
-    caught(Mutation::SequenceReused, &[], &[VERSIONS, KEPT, READS, AGREE, WRITER, INVARIANTS]);
+    caught(
+        Mutation::SequenceReused,
+        &[],
+        &[VERSIONS, KEPT, READS, AGREE, WRITER, INVARIANTS, LIVE],
+    );
 }
 
 #[test]
@@ -122,23 +127,15 @@ fn bugs_of_the_engine_are_found() {
         plan.store = StoreKind::Engine;
         prefer(plan, &kinds);
     };
-    let bugs = [
-        Engine::UseUnchecked,
-        Engine::MoveOverNewer,
-        Engine::SlotBeforeNodes,
-        Engine::ReuseTooEarly,
-        Engine::SyncUnsynced,
-    ];
-    for bug in bugs {
+    // The rest (leftovers replayed, reclaim over a newer write, segments used again too early) needs
+    // far more reclaim than a run of a few hundred operations gives: the engine's own crash tests
+    // find them.
+    for bug in [Engine::SlotBeforeNodes, Engine::SyncUnsynced] {
         set(Some(bug));
         let caught = hunt(MOST, &change);
         set(None);
-        match caught {
-            None => println!("{bug:?}: not found in {MOST} seeds"),
-            Some(caught) => {
-                let property = caught.failure.violation.property;
-                println!("{bug:?}: found by seed {} of {MOST}: {property}", caught.seeds);
-            }
-        }
+        let caught = caught.unwrap_or_else(|| panic!("{bug:?} was not found in {MOST} seeds"));
+        let property = caught.failure.violation.property;
+        println!("{bug:?}: found by seed {} of {MOST}: {property}", caught.seeds);
     }
 }

@@ -288,6 +288,9 @@ impl Sim {
 
     /// A reply arrives at a client's node.
     pub(super) fn client_reply(&mut self, on: Connection, from: NodeId, message: ReplyMessage) {
+        if self.probe_answered(message.slice, message.id.client, &message.reply) {
+            return;
+        }
         let number = self.clients.values().find_map(|client| {
             let mine = client.streams.get(&from).is_some_and(|(connection, _)| *connection == on);
             (mine && client.id == message.id.client).then_some(client.number)

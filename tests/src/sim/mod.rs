@@ -34,6 +34,7 @@ mod packet;
 mod plan;
 mod power;
 mod prng;
+mod probe;
 mod raft;
 mod regressions;
 mod required;
@@ -52,7 +53,7 @@ use std::time::Duration;
 
 use mooring_config::{Command as ConfigCommand, ProposalId as ConfigProposal, Response};
 use mooring_replication::{ClientId, StreamId};
-use mooring_terms::{NodeId, SliceId, SliceIndex, Time};
+use mooring_terms::{BlockIndex, NodeId, SliceId, SliceIndex, Time};
 
 use checkers::Checkers;
 use client::Client;
@@ -70,7 +71,7 @@ use workload::Workload;
 pub use coverage::{Coverage, Kind as CoverageKind};
 pub use hunt::{Caught, hunt};
 pub use plan::{FaultKind, Plan, StoreKind};
-pub use regressions::REGRESSIONS;
+pub use regressions::{OPEN, REGRESSIONS};
 pub use required::{RARE, REQUIRED};
 pub use runner::{Failure, Outcome, coverage_of, hash_of, run_seed, run_seeds, soak_for};
 pub use scenario::Scenario;
@@ -158,6 +159,10 @@ enum Happening {
     Work(u32),
     /// Somebody should have each volume attached.
     Attend,
+    /// The next probe.
+    Probe,
+    /// The same client asks the same replica for the same block once more.
+    ProbeAgain(u32, NodeId, SliceId, u64),
 }
 
 /// More happenings than any run needs by far: something goes round in circles.
@@ -191,6 +196,7 @@ pub struct Sim {
     clients: BTreeMap<u32, Client>,
     /// The stream on which a client's replies go.
     client_streams: BTreeMap<(ClientId, StreamId), Connection>,
+    probes: probe::Probes,
     workload: Workload,
     history: History,
     faults: faults::Active,
@@ -218,6 +224,7 @@ impl Sim {
             doomed: BTreeMap::new(),
             clients: BTreeMap::new(),
             client_streams: BTreeMap::new(),
+            probes: probe::Probes::new(),
             workload: Workload::new(&plan, prng.fork(3)),
             history: History::default(),
             faults: faults::Active::default(),
@@ -306,6 +313,10 @@ impl Sim {
             Happening::ClientDialed(client, node) => self.client_dialed(client, node),
             Happening::Work(client) => self.work(client),
             Happening::Attend => self.attend(),
+            Happening::Probe => self.probe(),
+            Happening::ProbeAgain(client, node, slice, block) => {
+                self.send_probe(client, node, slice, BlockIndex(block));
+            }
         }
     }
 

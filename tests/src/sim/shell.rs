@@ -44,15 +44,21 @@ impl Sim {
         }
     }
 
-    /// Counts changes of a replica's state.
+    /// Counts changes of a replica's state; whoever begins to serve must have all that counts.
     fn observe_state(&mut self, node: NodeId, slice: SliceId) {
-        let Some(slot) = self.nodes.get_mut(&node).and_then(|n| n.slots.get_mut(&slice)) else {
-            return;
-        };
+        let Some(owner) = self.nodes.get_mut(&node) else { return };
+        let Some(slot) = owner.slots.get_mut(&slice) else { return };
         let state = slot.replica.state_name();
-        if state != slot.state {
-            slot.state = state;
-            self.coverage.count(Kind::Transition, state);
+        if state == slot.state {
+            return;
+        }
+        slot.state = state;
+        self.coverage.count(Kind::Transition, state);
+        if state == "primary: serving" {
+            let epoch = slot.replica.status().epoch;
+            let log = owner.pool.recovered(slice).last;
+            let seen = self.checkers.serving(node, slice, epoch, log, self.raft.state());
+            self.check(seen);
         }
     }
 
@@ -136,7 +142,7 @@ impl Sim {
             Command::Vouch { epoch, peers } => {
                 self.beacons(node, BeaconEvent::Vouch { slice, epoch, peers });
             }
-            Command::Note(note) => self.note(node, slice, note),
+            Command::Note(note) => self.note(slice, &note),
         }
     }
 
@@ -150,10 +156,9 @@ impl Sim {
         }
     }
 
-    fn note(&mut self, node: NodeId, slice: SliceId, note: Note) {
-        self.coverage.count(Kind::Transition, note_name(&note));
-        let pool = &*self.nodes[&node].pool;
-        let seen = self.checkers.noted(node, slice, &note, pool, self.raft.state());
+    fn note(&mut self, slice: SliceId, note: &Note) {
+        self.coverage.count(Kind::Transition, note_name(note));
+        let seen = self.checkers.noted(slice, note);
         self.check(seen);
     }
 

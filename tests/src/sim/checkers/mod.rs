@@ -28,7 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mooring_config::{ClusterState, Command as ConfigCommand, Response};
 use mooring_replication::{ClientId, Message, Note, Reply, RequestId, RequestMessage};
 use mooring_terms::{
-    AttachmentEpoch, BlockIndex, Entry, Incarnation, NodeId, SliceId, Time, VolumeId,
+    AttachmentEpoch, BlockIndex, Entry, Epoch, Incarnation, NodeId, SliceId, Time, Version,
+    VolumeId,
 };
 
 use super::Violation;
@@ -123,26 +124,32 @@ impl Checkers {
         Ok(())
     }
 
+    /// A primary begins to serve, with this log.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn serving(
+        &mut self,
+        node: NodeId,
+        slice: SliceId,
+        epoch: Epoch,
+        log: Version,
+        state: &ClusterState,
+    ) -> Checked {
+        let before = self.acknowledged.last(slice);
+        self.acknowledged.serving(node, slice, epoch, log, state)?;
+        if self.acknowledged.last(slice) < before {
+            self.flushed.forget(slice);
+        }
+        Ok(())
+    }
+
     /// A replica tells something.
     ///
     /// # Errors
     /// A violation.
-    pub fn noted(
-        &mut self,
-        node: NodeId,
-        slice: SliceId,
-        note: &Note,
-        pool: &dyn Pool,
-        state: &ClusterState,
-    ) -> Checked {
+    pub fn noted(&mut self, slice: SliceId, note: &Note) -> Checked {
         match note {
-            Note::Serving { epoch } => {
-                if state.slice(slice).is_some_and(|config| config.tail_lost >= *epoch) {
-                    self.flushed.forget(slice);
-                }
-                let log = pool.recovered(slice).last;
-                self.acknowledged.serving(node, slice, *epoch, log, state)
-            }
             Note::JoinStarted { node, after } => {
                 self.resync.started(slice, *node, *after);
                 Ok(())

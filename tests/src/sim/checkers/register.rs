@@ -159,21 +159,33 @@ impl<'a> Search<'a> {
         self.slots.iter().position(|slot| slot.as_ref().is_some_and(|open| open.op == op))
     }
 
-    /// All configurations that can be reached by letting open operations take effect.
+    /// The same configuration with every open read that its value explains done: to let a read take
+    /// effect as soon as it can rules nothing out.
+    fn with_reads(&self, mut configuration: Configuration) -> Configuration {
+        for (i, slot) in self.slots.iter().enumerate() {
+            if let Some(Open { writes: None, reads: Some(value), .. }) = slot
+                && *value == configuration.value
+            {
+                configuration.done |= 1 << i;
+            }
+        }
+        configuration
+    }
+
+    /// All configurations that can be reached by letting open writes take effect.
     fn close(&mut self) {
-        let mut work: Vec<Configuration> = self.configurations.iter().copied().collect();
+        let start = std::mem::take(&mut self.configurations);
+        let mut work: Vec<Configuration> =
+            start.into_iter().map(|configuration| self.with_reads(configuration)).collect();
+        self.configurations = work.iter().copied().collect();
         while let Some(from) = work.pop() {
             for (i, slot) in self.slots.iter().enumerate() {
-                let Some(open) = slot else { continue };
+                let Some(Open { writes: Some(value), .. }) = slot else { continue };
                 if from.done & (1 << i) != 0 {
                     continue;
                 }
-                let value = match (open.writes, open.reads) {
-                    (Some(value), _) => value,
-                    (None, Some(value)) if value == from.value => value,
-                    (None, _) => continue,
-                };
-                let next = Configuration { value, done: from.done | (1 << i) };
+                let next = Configuration { value: *value, done: from.done | (1 << i) };
+                let next = self.with_reads(next);
                 if self.configurations.insert(next) {
                     work.push(next);
                 }
