@@ -50,6 +50,11 @@ impl MemoryNetwork {
         }
     }
 
+    /// Lets nothing through from one node to another; the other way stays as it is.
+    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
+        self.cut.lock().insert((from, to));
+    }
+
     /// Cuts `node` off from all others.
     pub fn isolate(&self, node: NodeId) {
         let others: Vec<NodeId> = self.nodes.lock().keys().copied().collect();

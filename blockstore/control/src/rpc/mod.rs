@@ -11,7 +11,8 @@
 //!
 //! Invariants: a call ends within its timeout; at most [`OUTSTANDING`] calls to a peer, and as many
 //! from it, are under way, not counting Raft's own, which must never wait behind others; whoever
-//! asks is known from the wire, never from the body.
+//! asks is known from the wire, never from the body; an answer for which there is no way yet is kept
+//! for a second.
 //!
 //! It must not retry, keep order between calls, or look into bodies.
 
@@ -41,6 +42,10 @@ const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 const HEADER_BYTES: usize = 10;
 const MAX_NAME_BYTES: usize = 64;
+/// Between two tries to send an answer for which there is no way yet.
+const ANSWER_PAUSE: Duration = Duration::from_millis(20);
+/// For how long: about as long as anybody waits for one.
+const ANSWER_TRIES: u32 = 50;
 
 /// What carries frames to other nodes: a method of the transport, or the in-memory twin. What comes
 /// back is given to [`Rpc::incoming`].
@@ -270,22 +275,35 @@ impl Rpc {
         }
         let name = rest.slice(1..=length);
         let body = rest.slice(1 + length..);
-        let text = std::str::from_utf8(&name).unwrap_or("");
-        let Some(guard) = Counted::new(self.load(from), text, |load| &load.from) else {
-            self.answer(from, number, BUSY, &Bytes::new());
+        let Some(guard) = Counted::new(self.load(from), text_of(&name), |load| &load.from) else {
+            // Whoever asked will notice if this gets lost: it has a timeout.
+            let _ = self.wire.send(from, answer(number, BUSY, &Bytes::new()));
             return;
         };
         let rpc = Arc::clone(self);
         self.runtime.spawn(async move {
             let (status, body) = rpc.dispatch(from, &name, body).await;
-            // Before the answer: whoever gets it may ask again at once, and is to find room.
-            drop(guard);
-            rpc.answer(from, number, status, &body);
+            let frame = answer(number, status, &body);
+            let mut guard = Some(guard);
+            for _ in 0..ANSWER_TRIES {
+                // Before the answer: whoever gets it may ask again at once, and is to find room.
+                drop(guard.take());
+                if rpc.wire.send(from, frame.clone()).is_ok() {
+                    return;
+                }
+                // Streams are one-way, and each side dials its own: the first request comes over one
+                // that has just come up, while ours to whoever asked may not be there yet.
+                guard = Counted::new(rpc.load(from), text_of(&name), |load| &load.from);
+                if guard.is_none() {
+                    return;
+                }
+                pause(ANSWER_PAUSE).await;
+            }
         });
     }
 
     async fn dispatch(&self, from: NodeId, name: &[u8], body: Bytes) -> (u8, Bytes) {
-        let name = std::str::from_utf8(name).unwrap_or("");
+        let name = text_of(name);
         let service = self.services.read().get(name).cloned();
         let Some(service) = service else {
             tracing::warn!(node = %from, service = name, "request for an unknown service");
@@ -298,15 +316,6 @@ impl Rpc {
                 (MALFORMED, Bytes::new())
             }
         }
-    }
-
-    fn answer(&self, to: NodeId, number: u64, status: u8, body: &Bytes) {
-        let mut frame = BytesMut::with_capacity(HEADER_BYTES + 1 + body.len());
-        put_header(&mut frame, REPLY, number);
-        frame.put_u8(status);
-        frame.put_slice(body);
-        // Whoever asked will notice: it has a timeout.
-        let _ = self.wire.send(to, frame.freeze());
     }
 
     fn reply(&self, from: NodeId, number: u64, rest: &Bytes) {
@@ -367,6 +376,25 @@ impl Drop for Counted {
             which(load).fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A service's name; one that is no text is nobody's.
+fn text_of(name: &[u8]) -> &str {
+    std::str::from_utf8(name).unwrap_or("")
+}
+
+#[allow(clippy::disallowed_methods)] // A shell: it waits for a stream to come up.
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// The frame of an answer.
+fn answer(number: u64, status: u8, body: &Bytes) -> Bytes {
+    let mut frame = BytesMut::with_capacity(HEADER_BYTES + 1 + body.len());
+    put_header(&mut frame, REPLY, number);
+    frame.put_u8(status);
+    frame.put_slice(body);
+    frame.freeze()
 }
 
 fn put_header(frame: &mut BytesMut, kind: u8, number: u64) {

@@ -114,6 +114,19 @@ async fn calls_under_way_are_bounded_and_given_up_ones_make_room() {
     assert_eq!(refused, Err(RpcError::Busy(NodeId(2))));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_the_way_back() {
+    let (network, one, _two) = pair();
+    // As at the start of a node: its own stream stands, that of the other side doesn't yet.
+    network.cut_one_way(NodeId(2), NodeId(1));
+    let call = tokio::spawn(async move { one.call(NodeId(2), "echo", "x".into(), LONG).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!call.is_finished());
+    network.heal();
+    let answer = tokio::time::timeout(Duration::from_secs(1), call).await;
+    assert_eq!(answer.expect("soon, not after 10 s").unwrap(), Ok("1 said x".into()));
+}
+
 /// Takes what is sent, and delivers nothing.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Bytes>>);
