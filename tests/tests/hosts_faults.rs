@@ -140,6 +140,26 @@ fn daemon_of_the_attaching_node_is_killed_and_restarted_twenty_times() {
 }
 
 #[test]
+fn killed_holder_is_replaced_and_the_next_kill_of_the_daemon_costs_a_stall() {
+    on_cluster(3, |cluster| {
+        let volume = mounted(cluster, 2)?;
+        endures(&volume, 2, "stall by a killed holder, then a killed daemon", |load| {
+            // The brackets keep the pattern from matching the shell that it stands in.
+            cluster[2].run("pkill -9 -f 'mountd hol[d]er'")?;
+            wait_until(seconds(10), "the holder is replaced", || {
+                Ok(!cluster.events(2, "holder-replaced")?.is_empty())
+            })?;
+            load.wait_for_writes(50)?;
+            cluster[2].kill_mountd()?;
+            cluster[2].restart_mountd()?;
+            load.wait_for_writes(50)?;
+            assert!(load.goes_on(), "the load ended before the kills did");
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn stopped_and_started_daemon_costs_a_stall() {
     on_cluster(3, |cluster| {
         let volume = mounted(cluster, 2)?;

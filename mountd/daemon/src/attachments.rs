@@ -24,7 +24,8 @@ use std::sync::atomic::AtomicBool;
 
 use blockstore::{About, Node, OpenVolume, Severity, Volume};
 use mooring_config::{AttachMode, Command};
-use mooring_device::{Device, LoopDevice, LoopHost, LoopOptions};
+use mooring_device::holder::HolderClient;
+use mooring_device::{Device, DeviceError, LoopDevice, LoopHost, LoopOptions};
 use mooring_terms::{AttachmentEpoch, VolumeId};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
@@ -89,6 +90,21 @@ impl Attachments {
     #[must_use]
     pub fn get(&self, volume: VolumeId) -> Option<Arc<Attached>> {
         self.table.lock().get(&volume).cloned()
+    }
+
+    /// Gives every device to another holder, in place of one that has ended. Says how many it has
+    /// now, and which it could not be given.
+    pub fn change_holder(&self, holder: &Arc<HolderClient>) -> (usize, Vec<(String, DeviceError)>) {
+        self.host.change_holder(Arc::clone(holder));
+        let mut kept = 0;
+        let mut lost = Vec::new();
+        for attached in self.all() {
+            match self.host.keep(&attached.device) {
+                Ok(_) => kept += 1,
+                Err(error) => lost.push((attached.name.clone(), error)),
+            }
+        }
+        (kept, lost)
     }
 
     /// Waits for the turn to attach or detach `volume`.
@@ -203,6 +219,10 @@ impl Attachments {
             since_ms: note.since_ms,
         });
         self.table.lock().insert(note.volume, Arc::clone(&attached));
+        // The holder may have been replaced while the device was made.
+        if let Err(error) = self.host.keep(&attached.device) {
+            tracing::error!(volume = name, %error, "the device has no holder");
+        }
         self.watch(Arc::clone(&attached));
         attached
     }

@@ -7,14 +7,13 @@
 //! ```
 
 use std::path::PathBuf;
-use std::process::Command as Process;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blockstore::{Node, NodeError, NodeOptions, NodeStore, ReplicationOptions, Severity, Timings};
 use mooring_api::{ApiError, ErrorKind};
 use mooring_device::LoopHost;
-use mooring_device::holder::{self, HolderError};
+use mooring_device::holder::{HolderClient, HolderError};
 use mooring_transport::Token;
 use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +24,7 @@ use crate::arguments::{Entry, Start};
 use crate::attachments::{Attachments, blocking};
 use crate::config::{Config, PoolConfig};
 use crate::error::DaemonError;
+use crate::holder_watch::{self, HolderWatch};
 use crate::mounts::Mounts;
 use crate::tasks::Tasks;
 
@@ -75,6 +75,9 @@ pub enum StartError {
     /// Everything else.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The system has no thread left.
+    #[error("can't start a thread: {0}")]
+    Thread(std::io::Error),
     /// Signals can't be waited for.
     #[error("can't wait for signals: {0}")]
     Signals(std::io::Error),
@@ -273,7 +276,7 @@ impl Daemon {
     async fn start_node(self: &Arc<Self>) -> Result<(), StartError> {
         let Some(membership) = self.store.membership()? else { return Ok(()) };
         let Some(identity) = self.store.identity()? else { return Ok(()) };
-        let host = self.device_host().await?;
+        let (host, holder) = self.device_host().await?;
         let held_host = host.clone();
         let held = blocking(move || held_host.held()).await?.map_err(DaemonError::Device)?;
         let still_held = Attachments::volumes_of(&held);
@@ -299,6 +302,8 @@ impl Daemon {
         let attachments = Attachments::new(Arc::clone(&node), host);
         let mounts = Mounts::new(Arc::clone(&node), Arc::clone(&attachments));
         attachments.resume(held);
+        HolderWatch::start(holder, Arc::clone(&attachments), Arc::clone(node.events()))
+            .map_err(StartError::Thread)?;
         tokio::spawn(crate::mounts::follow_sizes(
             Arc::clone(&node),
             Arc::clone(&attachments),
@@ -312,18 +317,13 @@ impl Daemon {
     }
 
     /// The place where devices are made, with a holder process that keeps them.
-    async fn device_host(&self) -> Result<LoopHost, StartError> {
+    async fn device_host(&self) -> Result<(LoopHost, Arc<HolderClient>), StartError> {
         let socket = self.config.run.join("holder.sock");
         let directory = self.config.run.join("devices");
-        let client = blocking(move || {
-            let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("mountd"));
-            let mut command = Process::new(program);
-            command.arg("holder").arg(&socket);
-            holder::ensure_running(&socket, &mut command)
-        })
-        .await??;
-        let host = blocking(move || LoopHost::new(&directory, Some(Arc::new(client)))).await?;
-        Ok(host.map_err(DaemonError::Device)?)
+        let holder = blocking(move || holder_watch::connect(&socket)).await??;
+        let keeper = Arc::clone(&holder);
+        let host = blocking(move || LoopHost::new(&directory, Some(keeper))).await?;
+        Ok((host.map_err(DaemonError::Device)?, holder))
     }
 
     /// Adds the pools of the configuration that aren't in the cluster's yet.

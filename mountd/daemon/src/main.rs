@@ -16,6 +16,7 @@ mod config;
 mod daemon;
 mod error;
 mod filesystem;
+mod holder_watch;
 mod mount_table;
 mod mounts;
 mod tasks;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
@@ -188,6 +189,19 @@ impl HolderClient {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.list().is_ok()
+    }
+
+    /// Waits until the holder has ended, or the connection to it broke. Asks nothing: whoever else
+    /// uses the connection isn't held up.
+    ///
+    /// # Errors
+    /// What the kernel says of waiting.
+    pub fn wait_until_gone(&self) -> io::Result<()> {
+        let socket = self.socket.lock().try_clone()?;
+        // Its end is always reported; answers are for others.
+        let mut gone = [PollFd::new(&socket, PollFlags::RDHUP)];
+        rustix::io::retry_on_intr(|| poll(&mut gone, None))?;
+        Ok(())
     }
 
     fn done(&self, ask: &Ask) -> Result<(), HolderError> {

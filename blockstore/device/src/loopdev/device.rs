@@ -92,6 +92,11 @@ impl LoopDevice {
         Ok(())
     }
 
+    /// Whether it is this holder that keeps it, over this very connection.
+    pub(super) fn is_kept_by(&self, holder: &Arc<HolderClient>) -> bool {
+        self.parts.holder.lock().as_ref().is_some_and(|keeps| Arc::ptr_eq(keeps, holder))
+    }
+
     fn system(&self, action: &'static str, source: impl Into<io::Error>) -> DeviceError {
         DeviceError::system(action, &self.path, source)
     }

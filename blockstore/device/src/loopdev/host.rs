@@ -60,11 +60,11 @@ pub struct Swept {
     pub failed: Vec<(String, DeviceError)>,
 }
 
-/// Where a daemon's loop devices live: a directory of its own, and the holder.
+/// Where a daemon's loop devices live: a directory of its own, and the holder. Clones share both.
 #[derive(Clone, Debug)]
 pub struct LoopHost {
     directory: PathBuf,
-    holder: Option<Arc<HolderClient>>,
+    holder: Arc<Mutex<Option<Arc<HolderClient>>>>,
 }
 
 impl LoopHost {
@@ -81,7 +81,28 @@ impl LoopHost {
         };
         let directory =
             make().map_err(|source| DeviceError::system("making", directory, source))?;
-        Ok(Self { directory, holder })
+        Ok(Self { directory, holder: Arc::new(Mutex::new(holder)) })
+    }
+
+    fn holder(&self) -> Option<Arc<HolderClient>> {
+        self.holder.lock().clone()
+    }
+
+    /// Keeps devices with another holder from now on, where the one before has ended. Those that there
+    /// are already are handed to it by [`LoopHost::keep`].
+    pub fn change_holder(&self, holder: Arc<HolderClient>) {
+        *self.holder.lock() = Some(holder);
+    }
+
+    /// Hands a device to the present holder, if another one has it. Says whether it was handed over.
+    ///
+    /// # Errors
+    /// As [`LoopDevice::keep_with`].
+    pub fn keep(&self, device: &LoopDevice) -> Result<bool, DeviceError> {
+        match self.holder() {
+            Some(holder) if !device.is_kept_by(&holder) => device.keep_with(&holder).map(|()| true),
+            _ => Ok(false),
+        }
     }
 
     /// Makes a block device that serves `io`.
@@ -133,7 +154,8 @@ impl LoopHost {
         };
         let blob = Blob::new(None, mounted.device, limits.max_write, options.note.clone());
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let channels = match &self.holder {
+        let holder = self.holder();
+        let channels = match &holder {
             Some(holder) if forward => {
                 let mode = Mode::Forward { max_write: limits.max_write };
                 channels(holder.keep(name, &blob.encode(), &borrowed, mode)?, true)
@@ -153,7 +175,7 @@ impl LoopHost {
         .map_err(|source| DeviceError::system("opening", point.join(FILE_NAME), source))?;
         let number = control::configure(file.as_fd(), name)?;
         let blob = blob.with_loop(number);
-        if let Some(holder) = &self.holder {
+        if let Some(holder) = &holder {
             holder.update(name, &blob.encode())?;
         }
         tracing::info!(device = name, path = %control::node(number).display(), forward, "attached");
@@ -163,13 +185,13 @@ impl LoopHost {
             mounted,
             session,
             blob,
-            holder: Mutex::new(self.holder.clone()),
+            holder: Mutex::new(holder),
         }))
     }
 
     /// Takes back what a failed attach has made.
     fn undo(&self, name: &str, point: &Path) {
-        if let Some(holder) = &self.holder
+        if let Some(holder) = self.holder()
             && let Err(error) = holder.forget(name)
         {
             tracing::warn!(device = name, %error, "a failed attach leaves something in the holder");
@@ -195,7 +217,7 @@ impl LoopHost {
     /// # Errors
     /// [`DeviceError::Holder`] if the holder can't be reached.
     pub fn held(&self) -> Result<Vec<(String, Vec<u8>)>, DeviceError> {
-        let Some(holder) = &self.holder else { return Ok(Vec::new()) };
+        let Some(holder) = self.holder() else { return Ok(Vec::new()) };
         let mut notes = Vec::new();
         for held in holder.list()?.into_iter().filter(|held| !held.owned) {
             match holder.take(&held.name) {
@@ -220,7 +242,7 @@ impl LoopHost {
     pub fn resume(&self, name: &str, io: Arc<dyn BlockIo>) -> Result<LoopDevice, DeviceError> {
         check_name(name)?;
         let not_held = || DeviceError::NotHeld { name: name.to_owned() };
-        let holder = self.holder.as_ref().ok_or_else(not_held)?;
+        let holder = self.holder().ok_or_else(not_held)?;
         let taken = holder.take(name).map_err(|error| match error {
             HolderError::Refused(Refusal::Unknown) => not_held(),
             HolderError::Refused(Refusal::Owned) => DeviceError::Owned { name: name.to_owned() },
@@ -258,7 +280,7 @@ impl LoopHost {
         let bytes = io.size_bytes();
         let session = Session::start(name, io, channels, limits)?;
         tracing::info!(device = name, path = %control::node(number).display(), "resumed");
-        let holder = Mutex::new(Some(holder.clone()));
+        let holder = Mutex::new(Some(holder));
         let name = name.to_owned();
         let device = LoopDevice::new(Parts { name, number, mounted, session, blob, holder });
         if crate::Device::size_bytes(&device) < bytes {
@@ -275,7 +297,7 @@ impl LoopHost {
     pub fn abandon(&self, name: &str) -> Result<bool, DeviceError> {
         check_name(name)?;
         let point = self.directory.join(name);
-        if let Some(holder) = &self.holder {
+        if let Some(holder) = self.holder() {
             match holder.take(name) {
                 Ok(_) | Err(HolderError::Refused(Refusal::Unknown)) => {}
                 Err(HolderError::Refused(Refusal::Owned)) => {
@@ -291,7 +313,7 @@ impl LoopHost {
                 false
             }
         };
-        if let Some(holder) = &self.holder {
+        if let Some(holder) = self.holder() {
             holder.forget(name)?;
         }
         Ok(lingering)
@@ -304,7 +326,7 @@ impl LoopHost {
     /// [`DeviceError::System`] if the mount table can't be read, [`DeviceError::Holder`] if the
     /// holder can't be asked. What fails for one device only is in [`Swept::failed`].
     pub fn sweep(&self) -> Result<Swept, DeviceError> {
-        let held: Vec<String> = match &self.holder {
+        let held: Vec<String> = match self.holder() {
             Some(holder) => holder.list()?.into_iter().map(|held| held.name).collect(),
             None => Vec::new(),
         };
