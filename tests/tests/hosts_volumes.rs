@@ -114,7 +114,6 @@ fn mounted_volume_is_refused_to_another_host_by_the_name_of_the_one_that_has_it(
 }
 
 #[test]
-#[ignore = "open: a node that has not applied the creation yet answers that there is no such volume"]
 fn volume_created_on_one_node_is_known_to_every_node_at_once() {
     on_cluster(3, |cluster| {
         for number in 0..20 {

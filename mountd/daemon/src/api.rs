@@ -5,6 +5,7 @@
 
 mod cluster;
 mod devices;
+mod lookup;
 mod metrics;
 mod nodes;
 pub mod pools;

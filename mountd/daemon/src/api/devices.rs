@@ -11,7 +11,7 @@ use mooring_api::{
 };
 use mooring_config::{AttachMode, Command};
 
-use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, views};
+use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, lookup, views};
 use crate::attachments::GrantRequest;
 use crate::daemon::Daemon;
 use crate::error::{DaemonError, InvalidRequest};
@@ -23,7 +23,7 @@ pub async fn attach(
     Body(request): Body<Attach>,
 ) -> Answer<Attachment> {
     let running = daemon.running()?;
-    let volume = super::volumes::find(&running, &name)?;
+    let volume = lookup::volume(&running, &name).await?;
     check_backend(request.backend)?;
     let mode = if request.read_only { AttachMode::ReadOnly } else { AttachMode::ReadWrite };
     let grant = GrantRequest { volume: volume.id, mode, force: request.force };
@@ -37,7 +37,7 @@ pub async fn detach(
     Query(query): Query<ForceQuery>,
 ) -> Result<StatusCode, Failure> {
     let running = daemon.running()?;
-    let volume = super::volumes::find(&running, &name)?;
+    let volume = lookup::volume(&running, &name).await?;
     if running.attachments.detach(volume.id, query.force).await? {
         return Ok(done());
     }
@@ -65,7 +65,7 @@ pub async fn mount(
     Body(request): Body<MountVolume>,
 ) -> Answer<Mounted> {
     let running = daemon.running()?;
-    let volume = super::volumes::find(&running, request.volume.as_str())?;
+    let volume = lookup::volume(&running, request.volume.as_str()).await?;
     check_backend(request.backend)?;
     let outcome = running
         .mounts

@@ -13,7 +13,7 @@ use mooring_api::{
 use mooring_config::{Command, Node as NodeRow};
 
 use super::reading::Reading;
-use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, views};
+use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, lookup, views};
 use crate::daemon::{Daemon, Running};
 use crate::error::DaemonError;
 
@@ -34,7 +34,7 @@ pub async fn inspect(
     Path(name): Path<String>,
 ) -> Answer<NodeDetail> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::node(&running, &name).await?;
     let reading = Reading::take(&running, &[]).await;
     let drain = daemon.tasks().running(TaskKind::DrainNode, &row.name);
     Ok(Json(views::node_detail(&reading, &row, drain)))
@@ -46,18 +46,18 @@ pub async fn change(
     Body(change): Body<ChangeLabels>,
 ) -> Answer<Node> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::node(&running, &name).await?;
     let set = change.set.iter().map(|(k, v)| (k.to_string(), Some(v.to_string())));
     let remove = change.remove.iter().map(|key| (key.to_string(), None));
     let command = Command::LabelNode { node: row.id, labels: set.chain(remove).collect() };
     running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
     let reading = Reading::take(&running, &[]).await;
-    Ok(Json(views::node(&reading, &*find(&running, &name)?)))
+    Ok(Json(views::node(&reading, &*lookup::node(&running, &name).await?)))
 }
 
 pub async fn drain(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Answer<Task> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::node(&running, &name).await?;
     let command = Command::DrainNode { node: row.id, drain: true };
     running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
     let (task, new) = daemon.tasks().begin(
@@ -77,7 +77,7 @@ pub async fn undrain(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failure> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::node(&running, &name).await?;
     let command = Command::DrainNode { node: row.id, drain: false };
     running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
     Ok(done())
@@ -89,18 +89,9 @@ pub async fn remove(
     Query(query): Query<ForceQuery>,
 ) -> Result<StatusCode, Failure> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::node(&running, &name).await?;
     running.node.remove_node(SOCKET_USER, row.id, query.force).await.map_err(DaemonError::Node)?;
     Ok(done())
-}
-
-/// A node by its name, or by its number.
-pub fn find(running: &Running, name: &str) -> Result<Arc<NodeRow>, DaemonError> {
-    let state = running.node.state();
-    state
-        .node_by_name(name)
-        .cloned()
-        .ok_or_else(|| DaemonError::NotFound { what: "node", name: name.to_owned() })
 }
 
 async fn follow_drain(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId, row: Arc<NodeRow>) {

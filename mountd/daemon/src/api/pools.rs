@@ -9,11 +9,11 @@ use axum::extract::{Path, State};
 use mooring_api::{
     AddPool, ApiError, Class, ErrorKind, ForceQuery, Pool, ProgressUnit, Task, TaskId, TaskKind,
 };
-use mooring_config::{Class as ConfigClass, Command, Pool as PoolRow};
+use mooring_config::{Class as ConfigClass, Command};
 use mooring_terms::PoolId;
 
 use super::reading::Reading;
-use super::{Answer, Body, Query, SOCKET_USER, list_of, views};
+use super::{Answer, Body, Query, SOCKET_USER, list_of, lookup, views};
 use crate::config::PoolConfig;
 use crate::daemon::{Daemon, Running};
 use crate::error::{DaemonError, InvalidRequest};
@@ -32,7 +32,7 @@ pub async fn list(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Pool>> {
 
 pub async fn inspect(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> Answer<Pool> {
     let running = daemon.running()?;
-    let row = find(&running, &id)?;
+    let row = lookup::pool(&running, &id).await?;
     let reading = Reading::take(&running, &[]).await;
     Ok(Json(views::pool(&daemon, &reading, &row)))
 }
@@ -49,7 +49,7 @@ pub async fn create(
     let class = request.class.map(views::config_class);
     let size = request.size.map(|size| size.bytes());
     let id = add(&daemon, &running, SOCKET_USER, path, size, class, request.force).await?;
-    let row = find(&running, &id.0.to_string())?;
+    let row = lookup::pool(&running, &id.0.to_string()).await?;
     let reading = Reading::take(&running, &[]).await;
     Ok(Json(views::pool(&daemon, &reading, &row)))
 }
@@ -96,7 +96,7 @@ pub async fn remove(
     Query(query): Query<ForceQuery>,
 ) -> Answer<Task> {
     let running = daemon.running()?;
-    let row = find(&running, &id)?;
+    let row = lookup::pool(&running, &id).await?;
     let command = if query.force {
         Command::RemovePool { pool: row.id, force: true }
     } else {
@@ -151,10 +151,4 @@ async fn follow_removal(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId
         }
         tokio::time::sleep(REMOVAL_LOOK).await;
     }
-}
-
-fn find(running: &Running, id: &str) -> Result<Arc<PoolRow>, DaemonError> {
-    let not_found = || DaemonError::NotFound { what: "pool", name: id.to_owned() };
-    let number = id.parse().map_err(|_| not_found())?;
-    running.node.state().pool(PoolId(number)).cloned().ok_or_else(not_found)
 }

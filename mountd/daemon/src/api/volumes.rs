@@ -16,7 +16,7 @@ use mooring_config::{
 };
 
 use super::reading::Reading;
-use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, nodes, views};
+use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, lookup, views};
 use crate::daemon::{Daemon, Running};
 use crate::error::{DaemonError, InvalidRequest};
 
@@ -37,7 +37,7 @@ pub async fn inspect(
     Path(name): Path<String>,
 ) -> Answer<VolumeDetail> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::volume(&running, &name).await?;
     let reading = Reading::take(&running, &[row.id]).await;
     Ok(Json(views::volume_detail(&daemon, &running, &reading, &row)?))
 }
@@ -47,7 +47,7 @@ pub async fn create(
     Body(asked): Body<CreateVolume>,
 ) -> Answer<CreatedVolume> {
     let running = daemon.running()?;
-    let request = request_of(&running, &asked)?;
+    let request = request_of(&running, &asked).await?;
     let mut tries = 0;
     let done = loop {
         let hints = running.node.hints().await;
@@ -100,10 +100,10 @@ fn chosen(running: &Running, asked: &CreateVolume, row: &VolumeRow) -> Vec<Chose
     all
 }
 
-fn request_of(running: &Running, asked: &CreateVolume) -> Result<VolumeRequest, DaemonError> {
+async fn request_of(running: &Running, asked: &CreateVolume) -> Result<VolumeRequest, DaemonError> {
     let mut named = Vec::new();
     for name in &asked.nodes {
-        named.push(nodes::find(running, name.as_str())?.id);
+        named.push(lookup::node(running, name.as_str()).await?.id);
     }
     Ok(VolumeRequest {
         size: asked.size.map(|size| size.bytes()),
@@ -133,7 +133,7 @@ pub async fn change(
     Body(change): Body<ChangeVolume>,
 ) -> Answer<Volume> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::volume(&running, &name).await?;
     let mut settings = Vec::new();
     settings.extend(change.replicas.map(Setting::Replicas));
     settings.extend(change.min_in_sync.map(|min| Setting::MinInSync(Some(min))));
@@ -157,7 +157,7 @@ pub async fn resize(
     Body(request): Body<ResizeVolume>,
 ) -> Answer<Volume> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::volume(&running, &name).await?;
     let hints = running.node.hints().await;
     let command = plan_resize(&running.node.state(), &hints, &row, request.size.bytes())
         .map_err(|refused| DaemonError::Node(NodeError::Refused(refused)))?;
@@ -176,7 +176,7 @@ pub async fn remove(
     Query(query): Query<ForceQuery>,
 ) -> Result<StatusCode, Failure> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::volume(&running, &name).await?;
     let command = Command::RemoveVolume { volume: row.id, force: query.force };
     running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
     Ok(done())
@@ -188,8 +188,8 @@ pub async fn accept_loss(
     Body(request): Body<AcceptLoss>,
 ) -> Answer<AcceptedLoss> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
-    let from = nodes::find(&running, request.from.as_str())?;
+    let row = lookup::volume(&running, &name).await?;
+    let from = lookup::node(&running, request.from.as_str()).await?;
     let report = running.node.reports(&[row.id]).await.remove(&from.id);
     let kept = |slice| {
         let last = report.as_ref().and_then(|report| Some(report.slices.get(&slice)?.last));
@@ -229,19 +229,13 @@ pub async fn resync(
     Path(name): Path<String>,
 ) -> Answer<Vec<Resync>> {
     let running = daemon.running()?;
-    let row = find(&running, &name)?;
+    let row = lookup::volume(&running, &name).await?;
     let reading = Reading::take(&running, &[row.id]).await;
     Ok(list_of(views::resyncs(&reading, &row)))
 }
 
 async fn answer_with(running: &Running, name: &str) -> Answer<Volume> {
-    let row = find(running, name)?;
+    let row = lookup::volume(running, name).await?;
     let reading = Reading::take(running, &[row.id]).await;
     Ok(Json(views::volume(&reading, &row)))
-}
-
-/// A volume by its name.
-pub fn find(running: &Running, name: &str) -> Result<Arc<VolumeRow>, DaemonError> {
-    let not_found = || DaemonError::NotFound { what: "volume", name: name.to_owned() };
-    running.node.state().volume_by_name(name).cloned().ok_or_else(not_found)
 }
