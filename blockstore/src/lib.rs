@@ -38,8 +38,8 @@ pub use event_log::{About, EventLog, Happening, Severity};
 pub use mooring_control::Timings;
 pub use mooring_replication::Options as ReplicationOptions;
 pub use node::{
-    NewMember, Node, NodeError, NodeOptions, NodeReport, OpenVolume, OtherReport, PoolReport,
-    SliceReport, create, join,
+    JoinReport, NewMember, Node, NodeError, NodeOptions, NodeReport, OpenVolume, OtherReport,
+    PoolReport, SliceReport, create, join,
 };
 pub use node_store::{Membership, NodeStore, NodeStoreError};
 pub use volume::{Attachment, Volume};

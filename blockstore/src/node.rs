@@ -44,7 +44,7 @@ use pools::Pools;
 use proposals::Proposals;
 
 pub use error::NodeError;
-pub use inquiry::{NodeReport, OtherReport, PoolReport, SliceReport};
+pub use inquiry::{JoinReport, NodeReport, OtherReport, PoolReport, SliceReport};
 pub use membership::{NewMember, create, join};
 pub use volumes::OpenVolume;
 

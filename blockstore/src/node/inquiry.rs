@@ -11,11 +11,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mooring_control::rpc::{Malformed, Service};
 use mooring_replication::{Event, Role as ReplicaRole, Status as ReplicaStatus};
-use mooring_terms::{Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId};
+use mooring_terms::{BlockIndex, Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Node, NodeError};
+use crate::clock;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -89,6 +90,9 @@ pub struct SliceReport {
     pub last: Version,
     /// The last sequence that is on its media.
     pub durable: Sequence,
+    /// At a primary with secondaries: for how many milliseconds it may still serve without an answer
+    /// of the one that was silent for longest.
+    pub lease_left_ms: Option<u64>,
     /// At a primary: the other replicas.
     pub others: Vec<OtherReport>,
 }
@@ -104,8 +108,18 @@ pub struct OtherReport {
     pub durable: Sequence,
     /// Records it has not received.
     pub lag: u64,
-    /// Bytes copied to it so far, where it is being brought level.
-    pub copied_bytes: Option<u64>,
+    /// How far it is, where it is being brought level.
+    pub join: Option<JoinReport>,
+}
+
+/// How far a replica is that is being brought level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinReport {
+    /// Bytes copied to it so far.
+    pub copied_bytes: u64,
+    /// The block of the slice that is looked at; none when all have been, and what was copied is
+    /// made durable.
+    pub at: Option<BlockIndex>,
 }
 
 impl From<ReplicaStatus> for SliceReport {
@@ -117,6 +131,7 @@ impl From<ReplicaStatus> for SliceReport {
             too_few: status.too_few,
             last: status.last,
             durable: status.durable,
+            lease_left_ms: None,
             others: status
                 .replicas
                 .iter()
@@ -125,7 +140,9 @@ impl From<ReplicaStatus> for SliceReport {
                     received: other.received,
                     durable: other.durable,
                     lag: other.lag,
-                    copied_bytes: other.join.map(|join| join.copied_bytes),
+                    join: other
+                        .join
+                        .map(|join| JoinReport { copied_bytes: join.copied_bytes, at: join.at }),
                 })
                 .collect(),
         }
@@ -203,7 +220,11 @@ impl Node {
         for slice in self.plane.slices() {
             let id = slice.id();
             if volumes.is_empty() || volumes.contains(&id.volume) {
-                report.slices.insert(id, slice.status().into());
+                let status = slice.status();
+                let left = self.lease_left(id, &status);
+                let lease_left_ms =
+                    left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                report.slices.insert(id, SliceReport { lease_left_ms, ..status.into() });
             }
         }
         for open in self.pools.all() {
@@ -220,6 +241,21 @@ impl Node {
             );
         }
         report
+    }
+
+    /// How long a primary may still serve, if none of its secondaries answers any more.
+    fn lease_left(&self, slice: SliceId, status: &ReplicaStatus) -> Option<Duration> {
+        if !matches!(status.role, ReplicaRole::Primary | ReplicaRole::Leaving) {
+            return None;
+        }
+        let lease = self.options.replication.lease;
+        let now = clock::now();
+        let left = |node: &NodeId| {
+            let answered =
+                self.plane.beacons().with(|leases| leases.answered(*node, slice, status.epoch));
+            answered.map_or(Duration::ZERO, |at| lease.saturating_sub(now.since(at)))
+        };
+        status.in_sync.iter().filter(|node| **node != self.id).map(left).min()
     }
 
     fn answer(&self, name: &str, body: &[u8]) -> Result<Bytes, Malformed> {

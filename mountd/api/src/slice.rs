@@ -114,8 +114,8 @@ pub struct Resync {
     pub phase: ResyncPhase,
     /// Copied so far.
     pub copied: ByteSize,
-    /// To copy in all, as far as known.
-    pub total: Option<ByteSize>,
-    /// Bytes per second now.
-    pub rate: ByteSize,
+    /// Up to where the slice has been looked through; what didn't change is passed over.
+    pub seen: ByteSize,
+    /// Of how much: the slice's size.
+    pub of: ByteSize,
 }

@@ -62,7 +62,7 @@ macro_rules! mount_json {
 }
 macro_rules! resync_json {
     () => {
-        r#"{"slice":0,"node":"beta","phase":"copying","copied":4096,"total":8192,"rate":1048576}"#
+        r#"{"slice":0,"node":"beta","phase":"copying","copied":4096,"seen":8192,"of":1048576}"#
     };
 }
 

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use mooring_api::{Client, ClientError, ErrorKind, NodeName, Resync, Task, TaskState, VolumeName};
+use mooring_api::{
+    ByteSize, Client, ClientError, ErrorKind, NodeName, Resync, Task, TaskState, VolumeName,
+};
 use tokio::time::MissedTickBehavior;
 
 use crate::failure::Failure;
@@ -18,6 +20,8 @@ use crate::render;
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// How long a daemon that stops answering is waited for: long enough to be restarted.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// Over which time a rate is taken.
+const PACE_OVER: Duration = Duration::from_secs(2);
 /// A bar is this many steps long, whatever it counts.
 const STEPS: u64 = 1_000;
 /// Without a terminal, a line a tenth is enough.
@@ -71,7 +75,7 @@ pub async fn follow_resync(
     volume: &VolumeName,
 ) -> Result<(), Failure> {
     let bars = MultiProgress::new();
-    let mut meters: BTreeMap<(u32, NodeName), Meter<'_>> = BTreeMap::new();
+    let mut meters: BTreeMap<(u32, NodeName), (Meter<'_>, Pace)> = BTreeMap::new();
     let mut patience = Patience::new();
     let mut ticks = ticks();
     loop {
@@ -95,8 +99,11 @@ pub async fn follow_resync(
         for join in &joins {
             let key = (join.slice, join.node.clone());
             let title = || format!("{volume} slice {} on {}", join.slice, join.node);
-            let meter = meters.entry(key).or_insert_with(|| Meter::new(output, &bars, title()));
-            meter.show(join.total.map(|total| step(join.copied.0, total.0)), &remark(join));
+            let (meter, pace) = meters
+                .entry(key)
+                .or_insert_with(|| (Meter::new(output, &bars, title()), Pace::new(join.copied.0)));
+            let rate = pace.rate(join.copied.0, Instant::now());
+            meter.show(Some(step(join.seen.0, join.of.0)), &remark(join, rate));
         }
         if joins.is_empty() && now.in_sync >= now.policy.replicas {
             return Ok(());
@@ -104,9 +111,32 @@ pub async fn follow_resync(
     }
 }
 
-fn remark(join: &Resync) -> String {
-    let of = join.total.map_or_else(String::new, |total| format!(" of {total}"));
-    format!("{}, {}{of}, {}/s", render::word(&join.phase), join.copied, join.rate)
+fn remark(join: &Resync, rate: Option<u64>) -> String {
+    let rate = rate.map_or_else(String::new, |rate| format!(", {}/s", ByteSize(rate)));
+    format!("{}, {} copied{rate}", render::word(&join.phase), join.copied)
+}
+
+/// How fast something grows, over the last seconds.
+struct Pace {
+    since: Instant,
+    from: u64,
+    shown: Option<u64>,
+}
+
+impl Pace {
+    fn new(from: u64) -> Self {
+        Self { since: Instant::now(), from, shown: None }
+    }
+
+    /// Bytes per second; none before there is anything to go by.
+    fn rate(&mut self, at: u64, now: Instant) -> Option<u64> {
+        let passed = now.duration_since(self.since);
+        if passed >= PACE_OVER {
+            let rate = at.saturating_sub(self.from) as f64 / passed.as_secs_f64();
+            (self.shown, self.since, self.from) = (Some(rate as u64), now, at);
+        }
+        self.shown
+    }
 }
 
 fn ticks() -> tokio::time::Interval {
@@ -212,6 +242,16 @@ mod tests {
         assert_eq!(step(20, 10), STEPS);
         assert_eq!(step(0, 0), STEPS);
         assert_eq!(step(u64::MAX, u64::MAX), STEPS);
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds() {
+        let mut pace = Pace::new(1_000);
+        let begin = pace.since;
+        assert_eq!(pace.rate(9_000, begin + Duration::from_secs(1)), None);
+        assert_eq!(pace.rate(9_000, begin + Duration::from_secs(2)), Some(4_000));
+        assert_eq!(pace.rate(9_500, begin + Duration::from_secs(3)), Some(4_000));
+        assert_eq!(pace.rate(9_000, begin + Duration::from_secs(6)), Some(0));
     }
 
     #[test]

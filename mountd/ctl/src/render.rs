@@ -53,6 +53,12 @@ fn or_none(text: &str) -> String {
     if text.is_empty() { NONE.to_owned() } else { text.to_owned() }
 }
 
+/// `done` of `of` in whole per cent; all of nothing is 100.
+pub fn percent(done: u64, of: u64) -> u64 {
+    let percent = (u128::from(done.min(of)) * 100).checked_div(u128::from(of));
+    percent.map_or(100, |percent| u64::try_from(percent).expect("no more than 100"))
+}
+
 /// An optional value, or the sign for nothing.
 fn optional<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| NONE.to_owned(), T::to_string)

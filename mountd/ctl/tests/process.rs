@@ -255,7 +255,7 @@ fn a_resync_is_followed_until_all_replicas_are_in_sync() {
         if request.target.ends_with("/resync") {
             asked.fetch_add(1, Ordering::SeqCst);
             let join = json!({"slice": 0, "node": "beta", "phase": "copying", "copied": 4096,
-                "total": 8192, "rate": 1024});
+                "seen": 8192, "of": 16384});
             return Reply::ok(if joined { json!([]) } else { json!([join]) });
         }
         let mut volume = volume("db");
@@ -265,7 +265,7 @@ fn a_resync_is_followed_until_all_replicas_are_in_sync() {
     });
     let run = ctl(fake.socket(), &["volume", "inspect", "db", "--follow"]);
     assert_eq!(run.code, 0, "{}", run.err);
-    assert_eq!(run.err, "db slice 0 on beta: 50%, copying, 4 KiB of 8 KiB, 1 KiB/s\n");
+    assert_eq!(run.err, "db slice 0 on beta: 50%, copying, 4 KiB copied\n");
     assert!(run.out.starts_with("name      db\n"), "{}", run.out);
 }
 

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod devices;
+mod diagnosis;
 mod lookup;
 mod metrics;
 mod nodes;

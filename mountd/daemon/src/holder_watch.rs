@@ -74,8 +74,7 @@ impl HolderWatch {
             let next = self.start_another();
             let (kept, lost) = self.attachments.change_holder(&next);
             for (name, error) in lost {
-                let message =
-                    format!("volume {name}: its device has no holder any more: {error}");
+                let message = format!("volume {name}: its device has no holder any more: {error}");
                 self.say(Severity::Error, "device-without-holder", message);
             }
             self.say(

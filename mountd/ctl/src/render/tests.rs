@@ -120,7 +120,7 @@ fn detail_json() -> Value {
                 {"node": "beta", "pool": 5, "role": "joining", "received": 80, "durable": 80,
                  "lag_records": 40, "lost_since": null, "replaced_at": null,
                  "join": {"slice": 0, "node": "beta", "phase": "copying", "copied": 4096,
-                     "total": 8192, "rate": 1 << 20}},
+                     "seen": 8192, "of": 32768}},
                 {"node": "gamma", "pool": 6, "role": "lost", "received": null, "durable": null,
                  "lag_records": null, "lost_since": 0, "replaced_at": 600_000, "join": null},
             ]}],
@@ -156,7 +156,7 @@ slices
 replicas
   SLICE  NODE   POOL  ROLE     RECEIVED  DURABLE  LAG  PROGRESS
   0      alpha  3     primary  120       118      0    -
-  0      beta   5     joining  80        80       40   copying 4 KiB of 8 KiB, 1 MiB/s
+  0      beta   5     joining  80        80       40   copying: 4 KiB copied, 25% looked through
   0      gamma  6     lost     -         -        -    \
 lost since 1970-01-01T00:00:00Z, replaced at 1970-01-01T00:10:00Z"
     );

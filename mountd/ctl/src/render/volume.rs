@@ -6,7 +6,8 @@ use mooring_api::{
 };
 
 use super::{
-    Look, NONE, fields, finish, health_cell, labels, optional, or_none, paint, section, table, word,
+    Look, NONE, fields, finish, health_cell, labels, optional, or_none, paint, percent, section,
+    table, word,
 };
 
 /// Every volume, a line each.
@@ -159,6 +160,10 @@ fn progress(replica: &Replica) -> String {
 
 /// One join on one line.
 fn resync(resync: &Resync) -> String {
-    let of = resync.total.map_or_else(String::new, |total| format!(" of {total}"));
-    format!("{} {}{of}, {}/s", word(&resync.phase), resync.copied, resync.rate)
+    format!(
+        "{}: {} copied, {}% looked through",
+        word(&resync.phase),
+        resync.copied,
+        percent(resync.seen.0, resync.of.0)
+    )
 }

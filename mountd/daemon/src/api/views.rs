@@ -8,8 +8,9 @@ use mooring_config::{
     AttachMode, Class, Filesystem, Node, NodeState, Pool, PoolState, SliceConfig, Volume,
 };
 use mooring_device::Device;
-use mooring_terms::{NodeId, SliceId};
+use mooring_terms::{BLOCK_SIZE, NodeId, SliceId};
 
+use super::diagnosis;
 use super::reading::Reading;
 use crate::attachments::Attached;
 use crate::daemon::{Daemon, Running};
@@ -163,55 +164,8 @@ fn plain_pool(reading: &Reading, row: &Pool) -> api::Pool {
     }
 }
 
-/// How a volume is: the worst of its slices.
-pub fn health(reading: &Reading, row: &Volume) -> (api::Health, Vec<api::Reason>) {
-    let mut reasons = Vec::new();
-    for (slice, config) in row.slices() {
-        let primary = reading.state.node_name(config.primary);
-        let primary_report = slice_report(reading, config.primary, slice);
-        let serves = primary_report.is_some_and(|report| report.serves && !report.too_few);
-        let replicas = config.in_sync.len();
-        if !serves {
-            let what = if !reading.answers(config.primary) {
-                format!("volume {}: the primary's node {primary} does not answer", row.name)
-            } else if config.in_sync.len() < config.min_in_sync as usize
-                || primary_report.is_some_and(|report| report.too_few)
-            {
-                format!(
-                    "volume {}: {replicas} replicas are in sync and it demands {}: I/O waits",
-                    row.name, config.min_in_sync
-                )
-            } else {
-                format!("volume {}: its primary on {primary} does not serve yet", row.name)
-            };
-            let remedy =
-                "it passes by itself if enough of its nodes are up; bring back those that are down"
-                    .to_owned();
-            reasons.push(api::Reason { health: api::Health::Down, what, remedy });
-        } else if replicas < row.spec.replicas as usize {
-            let missing: Vec<String> =
-                config.joining.iter().map(|m| reading.state.node_name(m.node)).collect();
-            let what = format!(
-                "volume {} has {replicas} of {} replicas in sync{}",
-                row.name,
-                row.spec.replicas,
-                if missing.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {} is not", missing.join(", "))
-                }
-            );
-            let remedy = "wait for the resync, or bring the node back; after replace_after the replica is placed elsewhere by itself".to_owned();
-            reasons.push(api::Reason { health: api::Health::Degraded, what, remedy });
-        }
-    }
-    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.health));
-    let worst = reasons.first().map_or(api::Health::Ok, |reason| reason.health);
-    (worst, reasons)
-}
-
 pub fn volume(reading: &Reading, row: &Volume) -> api::Volume {
-    let (health, reasons) = health(reading, row);
+    let (health, reasons) = diagnosis::volume(reading, row);
     let in_sync = row.slices.iter().map(|config| config.in_sync.len()).min().unwrap_or(0);
     api::Volume {
         name: volume_name(&row.name),
@@ -246,7 +200,7 @@ pub fn volume_detail(
     let mounts = running.mounts.all()?;
     Ok(api::VolumeDetail {
         volume: volume(reading, row),
-        reasons: health(reading, row).1,
+        reasons: diagnosis::volume(reading, row).1,
         slice_size: api::ByteSize(row.spec.slice_bytes().min(row.spec.size)),
         slices: row.slices().map(|(id, config)| slice(reading, row, id, config)).collect(),
         attachment: match attached {
@@ -265,6 +219,9 @@ fn slice(reading: &Reading, row: &Volume, id: SliceId, config: &SliceConfig) -> 
         let in_sync = config.in_sync_member(member.node).is_some();
         let own = slice_report(reading, member.node, id);
         let seen = primary.and_then(|p| p.others.iter().find(|other| other.node == member.node));
+        // Only Raft's leader knows for how long a node has been silent.
+        let silence = reading.raft.silence.get(&member.node).filter(|_| own.is_none());
+        let lost_since = silence.map(|s| blockstore::unix_ms().saturating_sub(span(*s).ms()));
         let role = match (in_sync, own) {
             (_, None) => api::Role::Lost,
             (true, _) if member.node == config.primary => api::Role::Primary,
@@ -278,8 +235,9 @@ fn slice(reading: &Reading, row: &Volume, id: SliceId, config: &SliceConfig) -> 
             received: seen.map(|o| o.received.0).or(own.map(|report| report.last.sequence.0)),
             durable: seen.map(|o| o.durable.0).or(own.map(|report| report.durable.0)),
             lag_records: seen.map(|other| other.lag),
-            lost_since: None,
-            replaced_at: None,
+            lost_since: lost_since.map(api::Timestamp),
+            replaced_at: lost_since
+                .map(|since| api::Timestamp(since.saturating_add(row.spec.replace_after_ms))),
             join: resyncs(reading, row).into_iter().find(|r| {
                 r.slice == id.index.0 && r.node == name(&reading.state.node_name(member.node))
             }),
@@ -291,7 +249,7 @@ fn slice(reading: &Reading, row: &Volume, id: SliceId, config: &SliceConfig) -> 
         primary: name(&reading.state.node_name(config.primary)),
         tail_lost: config.tail_lost == config.epoch,
         last: primary.map(|report| version(report.last)),
-        lease_left: None,
+        lease_left: primary.and_then(|p| p.lease_left_ms).map(api::Span::from_ms),
         replicas: replicas.collect(),
     }
 }
@@ -303,25 +261,33 @@ pub fn resyncs(reading: &Reading, row: &Volume) -> Vec<api::Resync> {
         let Some(primary) = slice_report(reading, config.primary, id) else { continue };
         for member in &config.joining {
             let seen = primary.others.iter().find(|other| other.node == member.node);
-            let copied = seen.and_then(|other| other.copied_bytes);
+            let join = seen.and_then(|other| other.join);
+            let of = slice_bytes(row, id);
+            let at = join.map(|join| join.at.map_or(of, |at| at.0 * BLOCK_SIZE as u64));
             all.push(api::Resync {
                 slice: id.index.0,
                 node: name(&reading.state.node_name(member.node)),
-                phase: if copied.is_some() {
-                    api::ResyncPhase::Copying
-                } else {
-                    api::ResyncPhase::Waiting
+                phase: match join {
+                    None => api::ResyncPhase::Waiting,
+                    Some(join) if join.at.is_some() => api::ResyncPhase::Copying,
+                    Some(_) => api::ResyncPhase::Syncing,
                 },
-                copied: api::ByteSize(copied.unwrap_or(0)),
-                total: None,
-                rate: api::ByteSize(0),
+                copied: api::ByteSize(join.map_or(0, |join| join.copied_bytes)),
+                seen: api::ByteSize(at.unwrap_or(0).min(of)),
+                of: api::ByteSize(of),
             });
         }
     }
     all
 }
 
-fn slice_report(reading: &Reading, node: NodeId, slice: SliceId) -> Option<&SliceReport> {
+/// Bytes of the volume that lie in one of its slices.
+fn slice_bytes(row: &Volume, id: SliceId) -> u64 {
+    let each = row.spec.slice_blocks.saturating_mul(BLOCK_SIZE as u64);
+    row.spec.size.saturating_sub(u64::from(id.index.0).saturating_mul(each)).min(each)
+}
+
+pub fn slice_report(reading: &Reading, node: NodeId, slice: SliceId) -> Option<&SliceReport> {
     reading.reports.get(&node)?.slices.get(&slice)
 }
 
