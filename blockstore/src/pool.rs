@@ -136,8 +136,7 @@ impl Pool {
         if self.is_failed() {
             return false;
         }
-        let entries: Vec<mooring_engine::Entry> = entries.iter().map(engine_entry).collect();
-        let result = self.timed(|| self.engine.append(slice, &entries));
+        let result = self.timed(|| self.engine.append(slice, entries));
         match result {
             Ok(_) => {
                 self.maintenance.push_once(());
@@ -289,19 +288,4 @@ impl<T> Queue<T> {
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) {
     thread::Builder::new().name(name).spawn(body).expect("a thread can be started");
-}
-
-/// The core's entry in the engine's words. Data is shared, not copied.
-fn engine_entry(entry: &Entry) -> mooring_engine::Entry {
-    use mooring_engine::Entry as To;
-
-    match entry.clone() {
-        Entry::Record { record, state } => To::Record { record, state },
-        Entry::State(state) => To::State(state),
-        Entry::Copy { version, first, data } => To::Copy { version, first, data },
-        Entry::CopyHole { version, range } => To::CopyHole { version, range },
-        Entry::Repair { version, first, data } => To::Repair { version, first, data },
-        Entry::Supersede { after, state } => To::Supersede { after, state },
-        Entry::Position { last, state } => To::Position { last, state },
-    }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mooring_engine::{
     DeviceDisk, DirectoryDisk, Disk, EngineError, FormatOptions, OpenOptions, OpenReport, Pool,
 };
-use mooring_terms::{ErrorKind, Incarnation, PoolId, SliceId};
+use mooring_terms::{Entry, ErrorKind, Incarnation, PoolId, SliceId};
 use serde::{Deserialize, Serialize};
 
 /// Where the name tag lies.
@@ -261,7 +261,7 @@ pub fn tag(path: &Path, engine: &Pool, tag: &Tag) -> Result<(), PoolStoreError> 
     match engine.create(TAG, state.clone()) {
         Ok(()) => {}
         Err(EngineError::ReplicaExists(_)) => {
-            engine.append(TAG, &[mooring_engine::Entry::State(state)]).map_err(failed)?;
+            engine.append(TAG, &[Entry::State(state)]).map_err(failed)?;
         }
         Err(source) => return Err(failed(source)),
     }

@@ -207,7 +207,7 @@ impl Slice {
             }
             return;
         }
-        let cost: u64 = entries.iter().map(cost).sum();
+        let cost: u64 = entries.iter().map(Entry::cost_bytes).sum();
         if cost > 0 {
             self.promised_less(cost);
         }
@@ -347,17 +347,5 @@ impl Slice {
                 ReadFault::Failed
             }
         }
-    }
-}
-
-/// What an entry takes of the promises, as the core counts it.
-fn cost(entry: &Entry) -> u64 {
-    match entry {
-        // Control records live on the engine's own reserve.
-        Entry::Record { record, .. } if record.range().is_none() => 0,
-        entry => match entry.payload_bytes() {
-            0 => 0,
-            payload => payload + Entry::OVERHEAD_BYTES,
-        },
     }
 }

@@ -1,7 +1,7 @@
 //! Appending: entries become records, one vectored write a call, then they show in the map.
 
 use bytes::Bytes;
-use mooring_terms::{BlockIndex, BlockRange, Body, Data, Record, SliceId, Version};
+use mooring_terms::{BlockIndex, BlockRange, Body, Data, Entry, SliceId, Version};
 
 use crate::format::record::{Blocks, Logged, Operation};
 use crate::log::Piece;
@@ -11,66 +11,6 @@ use crate::read::Root;
 use crate::replica::ReplicaState;
 use crate::space::Class;
 use crate::{EngineError, LogNumber, Result};
-
-/// What can be appended to a replica's log.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// A numbered record: its sequence must follow the replica's last. Block by block it takes
-    /// effect where its version is the higher one.
-    Record {
-        /// The record.
-        record: Record,
-        /// If given, replaces the replica's opaque state, atomically with the record.
-        state: Option<Bytes>,
-    },
-    /// Replaces the replica's opaque state.
-    State(Bytes),
-    /// Resync: blocks of a peer, applied where `version` is higher than the present one, or the
-    /// present one is missing.
-    Copy {
-        /// The version of all these blocks.
-        version: Version,
-        /// The first block.
-        first: BlockIndex,
-        /// The blocks.
-        data: Data,
-    },
-    /// Resync: a hole of a peer, applied as [`Entry::Copy`] is.
-    CopyHole {
-        /// The version of all these blocks.
-        version: Version,
-        /// The blocks.
-        range: BlockRange,
-    },
-    /// Scrub: good bytes for corrupt ones, applied only where the map holds exactly `version`, or
-    /// the block is missing because its map node was lost.
-    Repair {
-        /// The version of all these blocks.
-        version: Version,
-        /// The first block.
-        first: BlockIndex,
-        /// The blocks.
-        data: Data,
-    },
-    /// Begins a join: marks missing every block newer than `after`, sets the position to `after`,
-    /// and replaces the opaque state, all at once.
-    Supersede {
-        /// The common position.
-        after: Version,
-        /// The new opaque state.
-        state: Bytes,
-    },
-    /// Sets the position, so that the next record is `last.sequence + 1`, and the opaque state.
-    Position {
-        /// The new position.
-        last: Version,
-        /// The new opaque state.
-        state: Bytes,
-    },
-    /// Ends the join that a supersede or position began: from here on no copies are to be
-    /// expected, and a discard of what was never written leaves nothing behind.
-    Joined,
-}
 
 /// What an append gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

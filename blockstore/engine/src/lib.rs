@@ -53,7 +53,7 @@ mod trash;
 mod verify;
 
 pub use address::{LogNumber, SegmentId};
-pub use append::{Appended, Entry};
+pub use append::Appended;
 pub use disk::{Area, DeviceDisk, DirectoryDisk, Disk, DiskOperation, MemoryDisk};
 pub use error::{EngineError, Result};
 pub use maintenance::Maintained;

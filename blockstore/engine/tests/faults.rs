@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooring_engine::{
-    Area, DamageReason, DeviceDisk, DirectoryDisk, Disk, DiskOperation, EngineError, Entry,
-    FormatOptions, MemoryDisk, OpenOptions, Pool, ReadContent, SegmentId, decode,
+    Area, DamageReason, DeviceDisk, DirectoryDisk, Disk, DiskOperation, EngineError, FormatOptions,
+    MemoryDisk, OpenOptions, Pool, ReadContent, SegmentId, decode,
 };
-use mooring_terms::{BlockIndex, BlockRange, Data, ErrorKind, Sequence};
+use mooring_terms::{BlockIndex, BlockRange, Data, Entry, ErrorKind, Sequence};
 use support::{Rng, block, data, open, options, pool, range, read, script, slice, version, write};
 
 const MIB: u64 = 1 << 20;

@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mooring_engine::{
-    EngineError, Entry, FormatOptions, Maintained, MemoryDisk, OpenOptions, Pool, Root,
-};
-use mooring_terms::{Sequence, SnapshotId};
+use mooring_engine::{EngineError, FormatOptions, Maintained, MemoryDisk, OpenOptions, Pool, Root};
+use mooring_terms::{Entry, Sequence, SnapshotId};
 use support::{Rng, block, data, discard, format, open, pool, range, read, slice, version, write};
 
 const MIB: u64 = 1 << 20;

@@ -5,8 +5,8 @@
 mod support;
 
 use bytes::Bytes;
-use mooring_engine::{ChangedKind, EngineError, Entry, ReadContent, Root};
-use mooring_terms::{BlockIndex, Body, Record, Sequence, SnapshotId, Version};
+use mooring_engine::{ChangedKind, EngineError, ReadContent, Root};
+use mooring_terms::{BlockIndex, Body, Entry, Record, Sequence, SnapshotId, Version};
 use support::{block, data, discard, open, pool, range, read, slice, version, write};
 
 const MIB: u64 = 1 << 20;
@@ -293,4 +293,14 @@ fn a_supersede_over_a_huge_hole_costs_next_to_nothing() {
     assert!(disk.bytes_written() - before < 200_000, "{}", disk.bytes_written() - before);
     let (missing, _) = pool.missing(slice(1), BlockIndex(0), 10).unwrap();
     assert_eq!(missing, [range(0, ten_tib)]);
+}
+
+#[test]
+fn a_layer_that_holds_only_a_cut_counts_as_memory() {
+    let (_, pool) = pool(64 * MIB, MIB);
+    pool.create(slice(1), Bytes::new()).unwrap();
+    let before = pool.usage().memory;
+    let supersede = Entry::Supersede { after: version(1, 6), state: Bytes::new() };
+    pool.append(slice(1), &[supersede]).unwrap();
+    assert!(pool.usage().memory > before, "{before}");
 }

@@ -39,7 +39,8 @@ pub enum Entry {
         /// The blocks.
         range: BlockRange,
     },
-    /// Good blocks in place of rotten ones: applied only where the map has exactly `version`.
+    /// Good blocks in place of rotten ones: applied only where the map has exactly `version`, or the
+    /// block is missing because a piece of the map was lost.
     Repair {
         /// The version that the map has for them.
         version: Version,
@@ -64,6 +65,9 @@ pub enum Entry {
         /// The replica's new state.
         state: Bytes,
     },
+    /// Ends the join that a supersede or position began: from here on no copies are to be
+    /// expected, and a discard of what was never written leaves nothing behind.
+    Joined,
 }
 
 /// A part of what a read found. The extents of one read are in order, touch each other and cover
@@ -103,7 +107,21 @@ impl Entry {
             Self::State(_)
             | Self::CopyHole { .. }
             | Self::Supersede { .. }
-            | Self::Position { .. } => 0,
+            | Self::Position { .. }
+            | Self::Joined => 0,
+        }
+    }
+
+    /// What the entry takes out of the space that was promised to its replica, in bytes. Control
+    /// records live on the engine's own reserve.
+    #[must_use]
+    pub fn cost_bytes(&self) -> u64 {
+        match self {
+            Self::Record { record, .. } if record.range().is_none() => 0,
+            entry => match entry.payload_bytes() {
+                0 => 0,
+                payload => payload + Self::OVERHEAD_BYTES,
+            },
         }
     }
 

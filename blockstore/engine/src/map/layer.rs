@@ -21,6 +21,8 @@ use crate::address::Address;
 /// Memory a point takes: 32 bytes in a B-tree whose nodes are two thirds full.
 const POINT_BYTES: usize = 52;
 const RANGE_BYTES: usize = 96;
+/// A cut holds a layer in its place, even an empty one.
+const CUT_BYTES: usize = size_of::<Layer>();
 
 #[derive(Clone, Copy, Debug)]
 struct Range {
@@ -73,7 +75,8 @@ impl Layer {
 
     /// An estimate of the memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.points.len() * POINT_BYTES + self.ranges.len() * RANGE_BYTES
+        let cut = if self.cut.is_some() { CUT_BYTES } else { 0 };
+        self.points.len() * POINT_BYTES + self.ranges.len() * RANGE_BYTES + cut
     }
 
     /// Versions above this are missing in whatever lies below the layer.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mooring_engine::{
-    Disk, Entry, FormatOptions, MemoryDisk, OpenOptions, OpenReport, Pool, ReadBlock, ReadContent,
+    Disk, FormatOptions, MemoryDisk, OpenOptions, OpenReport, Pool, ReadBlock, ReadContent,
 };
 use mooring_terms::{
-    BLOCK_SIZE, BlockIndex, BlockRange, Body, Data, Epoch, Record, Sequence, SliceId, SliceIndex,
-    Version, VolumeId,
+    BLOCK_SIZE, BlockIndex, BlockRange, Body, Data, Entry, Epoch, Record, Sequence, SliceId,
+    SliceIndex, Version, VolumeId,
 };
 
 /// SplitMix64.

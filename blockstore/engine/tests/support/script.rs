@@ -6,11 +6,9 @@ use std::sync::Arc;
 use super::model::{Model, block_differs as blocks_differ, difference};
 use super::{Rng, data, discard, format, range, slice, version, write};
 use bytes::Bytes;
-use mooring_engine::{
-    Area, EngineError, Entry, MemoryDisk, OpenOptions, Pool, ReadContent, SegmentId,
-};
+use mooring_engine::{Area, EngineError, MemoryDisk, OpenOptions, Pool, ReadContent, SegmentId};
 use mooring_terms::{
-    BLOCK_SIZE, BlockIndex, Body, Data, Record, Sequence, SliceId, SnapshotId, Version,
+    BLOCK_SIZE, BlockIndex, Body, Data, Entry, Record, Sequence, SliceId, SnapshotId, Version,
 };
 use parking_lot::Mutex;
 

@@ -48,13 +48,7 @@ impl Store {
 
     pub fn append(&mut self, entries: Vec<Entry>) {
         for entry in entries {
-            let cost = match entry.payload_bytes() {
-                0 => 0,
-                _ if matches!(&entry, Entry::Record { record, .. } if record.range().is_none()) => {
-                    0
-                }
-                bytes => bytes + Entry::OVERHEAD_BYTES,
-            };
+            let cost = entry.cost_bytes();
             self.appended_bytes += cost;
             let beyond = cost.saturating_sub(self.reserved);
             self.reserved -= cost - beyond;
@@ -140,6 +134,7 @@ impl View {
                 let version = *version;
                 self.put(*first, data, version, |slot| !slot.missing && version == slot.version);
             }
+            Entry::Joined => {}
             Entry::Supersede { after, state } => {
                 for slot in self.blocks.values_mut().filter(|slot| slot.version > *after) {
                     slot.missing = true;

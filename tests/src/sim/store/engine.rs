@@ -165,7 +165,7 @@ impl Pool for EnginePool {
 
     fn append(&mut self, slice: SliceId, entries: &[Entry]) -> Result<(), AppendFault> {
         let Some(pool) = &self.pool else { return Err(AppendFault::Failed) };
-        match pool.append(slice, &entries.iter().map(convert).collect::<Vec<_>>()) {
+        match pool.append(slice, entries) {
             Ok(_) => Ok(()),
             Err(EngineError::NoSpace { .. }) => Err(AppendFault::NoSpace),
             // An earlier disk fault may have kept the replica from being made.
@@ -310,18 +310,4 @@ fn cut(ranges: Vec<BlockRange>, next: Option<BlockIndex>, limit: u64) -> Found {
         }
     }
     found
-}
-
-/// The engine's word for an entry.
-fn convert(entry: &Entry) -> mooring_engine::Entry {
-    use mooring_engine::Entry as Engine;
-    match entry.clone() {
-        Entry::Record { record, state } => Engine::Record { record, state },
-        Entry::State(state) => Engine::State(state),
-        Entry::Copy { version, first, data } => Engine::Copy { version, first, data },
-        Entry::CopyHole { version, range } => Engine::CopyHole { version, range },
-        Entry::Repair { version, first, data } => Engine::Repair { version, first, data },
-        Entry::Supersede { after, state } => Engine::Supersede { after, state },
-        Entry::Position { last, state } => Engine::Position { last, state },
-    }
 }

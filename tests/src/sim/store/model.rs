@@ -101,6 +101,7 @@ impl Replica {
                     }
                 }
             }
+            Entry::Joined => {}
             Entry::Supersede { after, state } => {
                 let newer: Vec<BlockIndex> = self
                     .cells
@@ -184,13 +185,11 @@ impl ModelPool {
 
     /// Takes `entry` out of the slice's reservation; false if it isn't covered.
     fn pay(&mut self, slice: SliceId, entry: &Entry) -> bool {
-        let payload = entry.payload_bytes();
-        let control = matches!(entry, Entry::Record { record, .. } if record.range().is_none());
-        if payload == 0 || control {
+        let cost = entry.cost_bytes();
+        if cost == 0 {
             return true;
         }
         let reserved = self.reserved.entry(slice).or_default();
-        let cost = payload + Entry::OVERHEAD_BYTES;
         let covered = *reserved >= cost;
         *reserved = reserved.saturating_sub(cost);
         // What nobody promised may still find space, as long as there is any.
