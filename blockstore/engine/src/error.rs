@@ -47,8 +47,8 @@ pub enum EngineError {
         /// The record that was offered.
         found: Version,
     },
-    /// A block read from the disk does not match its checksum.
-    #[error("slice {slice}: block {block} of version {version} does not match its checksum")]
+    /// A block can't be read from the disk, or does not match its checksum.
+    #[error("slice {slice}: block {block} of version {version} is damaged")]
     Corrupt {
         /// The slice.
         slice: SliceId,

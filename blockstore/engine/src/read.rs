@@ -138,8 +138,8 @@ impl Pool {
     /// order, without gaps.
     ///
     /// # Errors
-    /// [`EngineError::Corrupt`] names the first block that doesn't match its checksum;
-    /// [`EngineError::Io`], [`EngineError::NoReplica`], [`EngineError::BadRange`].
+    /// [`EngineError::Corrupt`] names the first block that can't be read or doesn't match its
+    /// checksum; [`EngineError::NoReplica`], [`EngineError::BadRange`].
     pub fn read(&self, slice: SliceId, range: BlockRange, out: &mut Vec<ReadBlock>) -> Result<()> {
         self.read_root(slice, Root::Live, range, out)
     }
@@ -190,7 +190,7 @@ impl Pool {
         moment: u64,
         out: &mut Vec<ReadBlock>,
     ) -> Result<Done> {
-        let bytes = match self.fetch(extents) {
+        let bytes = match self.fetch(slice, extents) {
             // A segment that is being written anew may fail to read for that reason alone.
             Err(_) if self.any_freed(extents, moment) => return Ok(Done::Freed),
             other => other?,
@@ -237,20 +237,39 @@ impl Pool {
                 .any(|address| self.core.freed_since(address, moment))
     }
 
-    /// The bytes of all data extents, one after the other; neighbours in the log in one read.
-    fn fetch(&self, extents: &[Extent]) -> Result<Bytes> {
-        let places: Vec<Address> =
-            extents.iter().filter_map(|extent| extent.entry.address()).collect();
+    /// The bytes of all data extents, one after the other; neighbours in the log in one read. What
+    /// the disk doesn't give is as lost as what it gives wrong, and repaired alike.
+    fn fetch(&self, slice: SliceId, extents: &[Extent]) -> Result<Bytes> {
+        let places: Vec<(&Extent, Address)> =
+            extents.iter().filter_map(|extent| Some((extent, extent.entry.address()?))).collect();
         let mut bytes = vec![0; places.len() * BLOCK_SIZE];
         let mut start = 0;
         while start < places.len() {
             let mut end = start + 1;
-            while end < places.len() && places[end] == places[end - 1].plus(BLOCK_SIZE as u64) {
+            while end < places.len() && places[end].1 == places[end - 1].1.plus(BLOCK_SIZE as u64) {
                 end += 1;
             }
             let out = &mut bytes[start * BLOCK_SIZE..end * BLOCK_SIZE];
-            let area = Area::Segment(places[start].segment());
-            self.core.read(area, places[start].offset(), out)?;
+            let at = places[start].1;
+            let failed = self.core.read(Area::Segment(at.segment()), at.offset(), out).err();
+            if let Some(error) = failed {
+                tracing::warn!(%slice, %error, "blocks can't be read");
+                let blocks = places[start..end].iter().zip(out.chunks_exact_mut(BLOCK_SIZE));
+                let bad = |(_, at): &(&Extent, Address), out: &mut [u8]| {
+                    self.core.read(Area::Segment(at.segment()), at.offset(), out).is_err()
+                };
+                let bad =
+                    blocks.into_iter().find_map(|(place, out)| bad(place, out).then_some(place.0));
+                // Each by itself could be read: whatever it was has passed.
+                if let Some(extent) = bad {
+                    let block = BlockIndex(extent.first);
+                    return Err(EngineError::Corrupt {
+                        slice,
+                        block,
+                        version: extent.entry.version,
+                    });
+                }
+            }
             start = end;
         }
         Ok(bytes.into())

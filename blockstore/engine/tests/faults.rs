@@ -111,6 +111,25 @@ fn a_flipped_bit_is_named_and_can_be_repaired() {
 }
 
 #[test]
+fn a_block_that_cannot_be_read_is_named_and_can_be_repaired() {
+    let (disk, pool) = filled(8);
+    // The run, and the first of its blocks.
+    disk.fail_next(DiskOperation::Read, 2);
+    let lost = pool.read(slice(1), range(1, 8), &mut Vec::new());
+    assert!(
+        matches!(lost, Err(EngineError::Corrupt { block: BlockIndex(1), version: v, .. }) if v == version(1, 1)),
+        "{lost:?}"
+    );
+    let repair = Entry::Repair { version: version(1, 1), first: BlockIndex(1), data: data(1, 1) };
+    pool.append(slice(1), &[repair]).unwrap();
+    assert_eq!(block(&pool, slice(1), 1).1.unwrap(), *data(1, 1).bytes());
+    // What fails once for the run, and not for its blocks, is read all the same.
+    disk.fail_next(DiskOperation::Read, 1);
+    assert_eq!(block(&pool, slice(1), 5).1.unwrap(), *data(5, 1).bytes());
+    pool.append(slice(1), &[write(version(1, 9), 9, data(9, 1))]).unwrap();
+}
+
+#[test]
 fn rot_anywhere_is_never_returned_as_data() {
     for seed in 0..12 {
         script::rot(seed).unwrap();
