@@ -96,10 +96,16 @@ pub trait Transport: Send + Sync {
 
     /// Cuts the stream to this peer and channel, if there is one, and dials again.
     fn break_stream(&self, to: NodeId, channel: Channel);
+
+    /// Goes on, on other threads, with the incoming streams whose threads have been in one call of
+    /// the [`Handler`] since this was last called. Only for threads on which
+    /// [`crate::is_relieved`] is true.
+    fn relieve(&self) {}
 }
 
 /// Takes what a transport reports. Called on the transport's threads, one for each stream; may call
-/// the [`Transport`] from inside. A call that takes long delays that stream only.
+/// the [`Transport`] from inside. A call that takes long delays that stream only, and not even that
+/// where [`Transport::relieve`] helps: then the stream's next call begins before it has returned.
 pub trait Handler: Send + Sync {
     /// The stream to `peer` is new: what was sent before may be lost; from here on everything
     /// arrives in order, or `disconnected` comes.

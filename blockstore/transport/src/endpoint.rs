@@ -17,6 +17,7 @@ pub(crate) mod dial;
 mod incoming;
 mod outgoing;
 mod permits;
+pub(crate) mod post;
 mod socket;
 mod streams;
 mod writer;
@@ -149,6 +150,7 @@ impl Endpoint {
             streams: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),
+            posts: Mutex::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -289,6 +291,10 @@ impl Transport for Endpoint {
         if let Some(outgoing) = self.core.outgoing.read().get(&(to, channel)) {
             outgoing.cut();
         }
+    }
+
+    fn relieve(&self) {
+        incoming::relieve(&self.core);
     }
 }
 

@@ -46,6 +46,7 @@ mod token;
 pub use admission::Admission;
 pub use authority::{CertificateAuthority, unwrap, wrap};
 pub use contract::{Channel, Handler, Message, SendError, StreamId, Transport};
+pub use endpoint::post::is_relieved;
 pub use endpoint::{Endpoint, EndpointConfig, HttpHandler, JoinHandler, Limits, Services};
 pub use error::Error;
 pub use fingerprint::Fingerprint;

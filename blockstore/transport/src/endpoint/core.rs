@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 
 use mooring_terms::NodeId;
@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::admission::Admission;
 use crate::contract::{Channel, Handler, StreamId};
+use crate::endpoint::incoming::ReaderPost;
 use crate::endpoint::outgoing::Outgoing;
 use crate::endpoint::permits::Permits;
 use crate::endpoint::streams::IncomingStreams;
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) streams: AtomicU64,
     pub(crate) stopping: AtomicBool,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where threads of incoming streams can be relieved.
+    pub(crate) posts: Mutex<Vec<Weak<ReaderPost>>>,
 }
 
 impl Core {

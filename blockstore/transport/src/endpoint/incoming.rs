@@ -1,7 +1,9 @@
-//! One incoming node stream: its handshake, its hello, and its messages until it ends.
+//! One incoming node stream: its handshake, its hello, and its messages until it ends. Where a call of
+//! the handler takes long, another thread goes on with the stream.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use mooring_terms::NodeId;
@@ -9,10 +11,11 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use crate::assembler::Assembler;
-use crate::contract::Channel;
+use crate::contract::{Channel, Message};
 use crate::endpoint::accept::AcceptError;
 use crate::endpoint::core::Core;
 use crate::endpoint::permits::Permit;
+use crate::endpoint::post::Post;
 use crate::endpoint::socket;
 use crate::endpoint::streams::Turn;
 use crate::fingerprint::Fingerprint;
@@ -39,6 +42,23 @@ struct Established {
     hello: Hello,
     turn: Turn,
 }
+
+/// What the thread of a stream works with.
+pub(crate) struct Reader {
+    socket: Arc<TcpStream>,
+    peer: SocketAddr,
+    receive: Receive,
+    assembler: Assembler,
+    hello: Hello,
+    turn: Turn,
+    /// Messages that are complete, and not yet handed over.
+    ready: VecDeque<Message>,
+    /// Why nothing follows what is ready.
+    over: Option<ReceiveError>,
+}
+
+/// Where a stream's thread leaves its reader during a call.
+pub(crate) type ReaderPost = Post<Box<Reader>>;
 
 /// The first frame of a stream, as it arrives.
 struct Greeting {
@@ -82,16 +102,77 @@ pub(crate) fn run(
         })?;
     drop(permit);
     socket.set_read_timeout(None)?;
-    let Established { mut receive, hello, turn } = established;
-    let reason = deliver(core, &socket, &mut receive, &hello, &turn);
-    let (node, channel) = (hello.node, hello.channel);
-    match reason {
-        ReceiveError::Frame(error) => log_bad_frame(core, peer, node, channel, error),
-        reason => debug!(%peer, %node, %channel, %reason, "incoming stream closed"),
-    }
-    core.handler().incoming_closed(node, channel, hello.stream);
-    drop(turn);
+    let Established { receive, hello, turn } = established;
+    let assembler = Assembler::new(Kind::Message);
+    let (ready, over) = (VecDeque::new(), None);
+    let reader = Reader { socket, peer, receive, assembler, hello, turn, ready, over };
+    let post = Arc::new(Post::new());
+    let mut posts = core.posts.lock();
+    posts.retain(|post| post.strong_count() > 0);
+    posts.push(Arc::downgrade(&post));
+    drop(posts);
+    serve(core, &post, 0, Box::new(reader));
     Ok(())
+}
+
+/// Starts threads in the place of those that have been in one call since this was last called.
+pub(crate) fn relieve(core: &Arc<Core>) {
+    let posts: Vec<_> = core.posts.lock().iter().filter_map(Weak::upgrade).collect();
+    for post in posts {
+        let Some((holder, reader)) = post.relieve() else { continue };
+        let (node, channel) = (reader.hello.node, reader.hello.channel);
+        warn!(%node, %channel, "a message takes long; its stream goes on on another thread");
+        let serving = Arc::clone(core);
+        let begun = core.spawn("mooring-in", move || serve(&serving, &post, holder, reader));
+        if let Err(error) = begun {
+            warn!(%node, %channel, %error, "no thread for a stream; it is closed");
+        }
+    }
+}
+
+/// Hands over messages until the stream ends, or until somebody else does so.
+fn serve(core: &Arc<Core>, post: &ReaderPost, holder: u64, mut reader: Box<Reader>) {
+    ReaderPost::begin();
+    let handler = core.handler();
+    let reason = loop {
+        while let Some(message) = reader.ready.pop_front() {
+            if reader.turn.is_cut() {
+                reader.ready.clear();
+                reader.over = Some(ReceiveError::Cut);
+                break;
+            }
+            let Hello { node, channel, stream } = reader.hello;
+            let call = || handler.message(node, channel, stream, message);
+            match post.call(holder, reader, call) {
+                Some(back) => reader = back,
+                None => return,
+            }
+        }
+        match reader.over.take() {
+            Some(reason) => break reason,
+            None => reader.fill(),
+        }
+    };
+    let Hello { node, channel, stream } = reader.hello;
+    match reason {
+        ReceiveError::Frame(error) => log_bad_frame(core, reader.peer, node, channel, error),
+        reason => debug!(peer = %reader.peer, %node, %channel, %reason, "incoming stream closed"),
+    }
+    handler.incoming_closed(node, channel, stream);
+}
+
+impl Reader {
+    /// Reads once, and puts the messages that are complete among the ready ones.
+    fn fill(&mut self) {
+        let Self { receive, assembler, ready, socket, over, .. } = self;
+        let mut sink = |mut bytes: &[u8]| {
+            while let Some(message) = assembler.feed_message(&mut bytes)? {
+                ready.push_back(message);
+            }
+            Ok(())
+        };
+        *over = receive.receive(&mut &**socket, &mut sink).err();
+    }
 }
 
 /// Handshake, hello, turn, welcome: all before the deadline.
@@ -133,32 +214,6 @@ fn establish(
     let welcome = proto::encode_single(Kind::Welcome, &hello.encode())?;
     receive.send(&mut timed, &welcome)?;
     Ok(Established { receive, hello, turn })
-}
-
-/// Hands over messages until the stream ends; gives the reason.
-fn deliver(
-    core: &Core,
-    socket: &Arc<TcpStream>,
-    receive: &mut Receive,
-    hello: &Hello,
-    turn: &Turn,
-) -> ReceiveError {
-    let mut assembler = Assembler::new(Kind::Message);
-    let handler = core.handler();
-    let mut sink = |mut bytes: &[u8]| {
-        while let Some(message) = assembler.feed_message(&mut bytes)? {
-            if turn.is_cut() {
-                return Err(ReceiveError::Cut);
-            }
-            handler.message(hello.node, hello.channel, hello.stream, message);
-        }
-        Ok(())
-    };
-    loop {
-        if let Err(reason) = receive.receive(&mut &**socket, &mut sink) {
-            return reason;
-        }
-    }
 }
 
 fn log_bad_frame(core: &Core, peer: SocketAddr, node: NodeId, channel: Channel, error: FrameError) {
