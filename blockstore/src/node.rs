@@ -32,6 +32,7 @@ use mooring_replication::Options as ReplicationOptions;
 use mooring_terms::{NodeId, VolumeId};
 use mooring_transport::{
     Channel, Endpoint, EndpointConfig, Handler, Identity, Limits, Message, Services, Transport,
+    Unprotected,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -66,6 +67,8 @@ pub struct NodeOptions {
     pub pool_memory: usize,
     /// The volumes whose devices a holder process still serves.
     pub still_held: Vec<VolumeId>,
+    /// What may go over ZeroMQ in place of TLS.
+    pub unprotected: Unprotected,
 }
 
 /// One running node. Stops with [`Node::stop`].
@@ -122,6 +125,7 @@ impl Node {
             admission: Arc::new(AdmissionTable::new(Arc::clone(&current), &membership.peers)),
             // Slices bound what they have on the way; this is only to stop what would grow for ever.
             limits: Limits { window_bytes: 512 << 20, ..Limits::default() },
+            unprotected: options.unprotected,
         })?);
         let rpc = Rpc::new(id, Arc::new(ControlWire(Arc::downgrade(&endpoint))), Handle::current());
         let control = Control::start(

@@ -168,6 +168,20 @@ fn take<'a>(input: &mut &'a [u8], count: usize) -> &'a [u8] {
     front
 }
 
+/// Frames that came in some other way, laid out as this file lays them out: copied, if any is large.
+#[cfg(feature = "zeromq")]
+pub(crate) fn aligned(frames: Vec<Bytes>) -> Vec<Bytes> {
+    if frames.iter().all(|frame| frame.len() < ALIGNMENT) {
+        return frames;
+    }
+    let lengths: Vec<usize> = frames.iter().map(Bytes::len).collect();
+    let mut body = Body::new(&lengths);
+    for frame in &frames {
+        body.fill(&mut &frame[..]);
+    }
+    body.finish()
+}
+
 /// All bytes of a message as they go over the wire, joined: for tests, fuzzing and decoders.
 #[must_use]
 pub fn encode_joined(message: &Message) -> Vec<u8> {

@@ -27,7 +27,7 @@ use mooring_terms::NodeId;
 use thiserror::Error;
 
 /// What a message costs in a window beside its bytes, so that empty messages are bounded too.
-const MESSAGE_COST: usize = 128;
+pub(crate) const MESSAGE_COST: usize = 128;
 
 /// Separate streams to one peer, so that what is urgent never waits behind what is long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

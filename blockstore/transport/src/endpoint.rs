@@ -14,12 +14,12 @@
 pub(crate) mod accept;
 pub(crate) mod core;
 pub(crate) mod dial;
-mod incoming;
-mod outgoing;
-mod permits;
+pub(crate) mod incoming;
+pub(crate) mod outgoing;
+pub(crate) mod permits;
 pub(crate) mod post;
-mod socket;
-mod streams;
+pub(crate) mod socket;
+pub(crate) mod streams;
 mod writer;
 
 use std::collections::hash_map::Entry;
@@ -46,6 +46,7 @@ use crate::error::Error;
 use crate::identity::Identity;
 use crate::rate::{JoinLimit, LogLimit};
 use crate::tls::config::Configs;
+use crate::unprotected::Unprotected;
 
 /// What an endpoint needs to listen.
 pub struct EndpointConfig {
@@ -59,6 +60,8 @@ pub struct EndpointConfig {
     pub admission: Arc<dyn Admission>,
     /// How much of everything.
     pub limits: Limits,
+    /// What may go over ZeroMQ in place of TLS.
+    pub unprotected: Unprotected,
 }
 
 /// How much an endpoint holds and how long it waits.
@@ -137,6 +140,7 @@ impl Endpoint {
             node: config.node,
             permits: Permits::new(config.limits.unauthenticated),
             limits: config.limits,
+            unprotected: config.unprotected,
             admission: config.admission,
             configs: RwLock::new(Arc::new(configs)),
             services: OnceLock::new(),
@@ -261,7 +265,7 @@ impl Transport for Endpoint {
         match table.entry((to, channel)) {
             Entry::Occupied(entry) => entry.get().wanted.store(true, Ordering::Release),
             Entry::Vacant(entry) => {
-                let made = Outgoing::new(to, channel, self.core.limits.window_bytes);
+                let made = Outgoing::new(to, channel, &self.core);
                 let outgoing = match made {
                     Ok(outgoing) => outgoing,
                     Err(error) => {

@@ -8,7 +8,7 @@
 //!                          │                                            │
 //!                ┌─────────┴──────────┐                                 │
 //!   memory: one process          endpoint: one TCP port, blocking threads
-//!                                     │
+//!                                     │       └ zeromq: the same port, unprotected, if it is asked for
 //!   frames       proto (heads, limits) · assembler (pieces ─▶ aligned frames)
 //!   who          admission (table of nodes) · tls (verifiers) · identity · authority · token · join
 //! ```
@@ -19,7 +19,8 @@
 //!
 //! Invariants:
 //! - nobody gets past the handshake whose key is not in the table of nodes ([`Admission`]) or whose
-//!   certificate the cluster's authority did not sign; dates are not looked at;
+//!   certificate the cluster's authority did not sign; dates are not looked at. The exception is what
+//!   [`Unprotected`] lets in;
 //! - on a stream messages arrive in order, once; a break is reported; an older stream never speaks
 //!   after a newer one;
 //! - `send` never waits for a peer; what is queued is bounded in bytes;
@@ -42,6 +43,9 @@ mod identity;
 mod rate;
 mod tls;
 mod token;
+mod unprotected;
+#[cfg(feature = "zeromq")]
+mod zeromq;
 
 pub use admission::Admission;
 pub use authority::{CertificateAuthority, unwrap, wrap};
@@ -53,3 +57,4 @@ pub use fingerprint::Fingerprint;
 pub use identity::{Identity, NodeKey};
 pub use memory::{MemoryEndpoint, MemoryNetwork};
 pub use token::{Token, TokenError, TokenHash};
+pub use unprotected::Unprotected;

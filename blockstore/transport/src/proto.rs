@@ -44,7 +44,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"MOOR");
 /// Bytes before the lengths.
 pub(crate) const HEAD_BYTES: usize = 12;
 /// Node id, stream id, channel.
-const HELLO_BYTES: usize = 8 + 16 + 1;
+pub(crate) const HELLO_BYTES: usize = 8 + 16 + 1;
 const MAX_GREETING_BYTES: usize = 64;
 
 /// What a frame is.

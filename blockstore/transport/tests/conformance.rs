@@ -6,11 +6,11 @@ mod support;
 use std::sync::Arc;
 
 use mooring_terms::NodeId;
-use mooring_transport::{Handler, MemoryEndpoint, MemoryNetwork, Transport};
+use mooring_transport::{Handler, MemoryEndpoint, MemoryNetwork, Transport, Unprotected};
 use parking_lot::Mutex;
 
 use crate::suite::Cluster;
-use crate::support::{TlsNode, tls_cluster};
+use crate::support::{TlsNode, cluster};
 
 struct Memory {
     network: MemoryNetwork,
@@ -50,25 +50,23 @@ impl Cluster for Memory {
     }
 }
 
-/// Over TLS a cut is a pair of nodes that no longer admit each other.
-struct Tls {
+/// Over sockets a cut is a pair of nodes that no longer admit each other.
+struct Sockets {
     nodes: Vec<TlsNode>,
     cut: Mutex<()>,
 }
 
-impl Tls {
-    fn node(&self, node: NodeId) -> &TlsNode {
-        &self.nodes[node.0 as usize - 1]
-    }
-}
-
-impl Cluster for Tls {
-    fn start(window: usize, handlers: Vec<Arc<dyn Handler>>) -> Self {
-        let nodes = tls_cluster(handlers.len() as u64, window);
+impl Sockets {
+    fn start(window: usize, handlers: Vec<Arc<dyn Handler>>, unprotected: Unprotected) -> Self {
+        let nodes = cluster(handlers.len() as u64, window, unprotected);
         for (node, handler) in nodes.iter().zip(handlers) {
             node.start(handler);
         }
         Self { nodes, cut: Mutex::new(()) }
+    }
+
+    fn node(&self, node: NodeId) -> &TlsNode {
+        &self.nodes[node.0 as usize - 1]
     }
 
     fn transport(&self, node: NodeId) -> &dyn Transport {
@@ -94,12 +92,46 @@ impl Cluster for Tls {
             self.node(here).table.insert(there, peer.fingerprint, address);
         }
     }
-
-    fn slack() -> usize {
-        // Send and receive buffers of a loopback socket, as large as they grow.
-        16 << 20
-    }
 }
+
+/// Makes a kind of cluster of [`Sockets`].
+macro_rules! sockets {
+    ($name:ident, $unprotected:expr, $slack:expr) => {
+        struct $name(Sockets);
+
+        impl Cluster for $name {
+            fn start(window: usize, handlers: Vec<Arc<dyn Handler>>) -> Self {
+                Self(Sockets::start(window, handlers, $unprotected))
+            }
+
+            fn transport(&self, node: NodeId) -> &dyn Transport {
+                self.0.transport(node)
+            }
+
+            fn shared(&self, node: NodeId) -> Arc<dyn Transport> {
+                self.0.shared(node)
+            }
+
+            fn cut(&self, one: NodeId, other: NodeId) {
+                self.0.cut(one, other);
+            }
+
+            fn heal(&self, one: NodeId, other: NodeId) {
+                self.0.heal(one, other);
+            }
+
+            fn slack() -> usize {
+                $slack
+            }
+        }
+    };
+}
+
+// Send and receive buffers of a loopback socket, as large as they grow.
+sockets!(Tls, Unprotected::Refused, 16 << 20);
+// What is on its way counts in the window, the buffers of the kernel included.
+#[cfg(feature = "zeromq")]
+sockets!(ZeroMq, Unprotected::Everything, 0);
 
 mod memory {
     crate::conformance!(crate::Memory);
@@ -107,4 +139,9 @@ mod memory {
 
 mod tls {
     crate::conformance!(crate::Tls);
+}
+
+#[cfg(feature = "zeromq")]
+mod zeromq {
+    crate::conformance!(crate::ZeroMq);
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mooring_transport::Unprotected;
 use serde::{Deserialize, Serialize};
 
 /// What `mountd run` goes by.
@@ -32,6 +33,8 @@ pub struct Config {
     pub timing: Timing,
     /// Bounds on memory.
     pub memory: Memory,
+    /// How data travels between nodes.
+    pub transport: Transport,
     /// How log lines look: `text` or `json`.
     pub log_format: LogFormat,
     /// What is logged, in the syntax of tracing's `EnvFilter`: `info`, `blockstore=debug,info`. Raft's
@@ -48,7 +51,7 @@ pub struct PoolConfig {
     /// Its size in bytes; all that is free there if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// `high`, `medium` or `low`; `medium` if absent.
+    /// `high`, `medium` or `low`; measured when the pool is added if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
 }
@@ -82,6 +85,27 @@ pub struct Memory {
     pub pool_mib: u64,
     /// Unacknowledged writes of one slice.
     pub window_mib: u64,
+}
+
+/// How data travels between nodes. What decides (Raft, requests, beacons) always goes over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transport {
+    /// `tls`, or `zeromq`, which neither authenticates nor encrypts.
+    pub kind: TransportKind,
+    /// Whether data may come over ZeroMQ at all. True where the network itself is trusted and
+    /// encrypted, and only there: whoever reaches the port can read and write every volume.
+    pub unprotected: bool,
+}
+
+/// What data is sent over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// TLS, both sides authenticated.
+    Tls,
+    /// ZeroMQ, unprotected.
+    Zeromq,
 }
 
 /// How log lines look.
@@ -150,6 +174,14 @@ pub enum Fault {
         /// election_max_ms
         max: u64,
     },
+    /// Nothing goes unprotected by accident.
+    #[error(
+        "transport: kind = \"zeromq\" neither authenticates nor encrypts: whoever reaches the port can read and write every volume. Where the network is trusted and encrypted, say so with unprotected = true"
+    )]
+    Unprotected,
+    /// Not in this build.
+    #[error("transport: this mountd was built without the feature \"zeromq\"")]
+    NoZeromq,
     /// A zero where something is needed.
     #[error("{0} must not be 0")]
     Zero(&'static str),
@@ -186,6 +218,7 @@ impl Default for Config {
             labels: BTreeMap::new(),
             timing: Timing::default(),
             memory: Memory::default(),
+            transport: Transport::default(),
             log_format: LogFormat::Text,
             log: "info,openraft=off".to_owned(),
         }
@@ -209,6 +242,12 @@ impl Default for Timing {
 impl Default for Memory {
     fn default() -> Self {
         Self { pool_mib: 64, window_mib: 16 }
+    }
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self { kind: TransportKind::Tls, unprotected: false }
     }
 }
 
@@ -249,6 +288,7 @@ impl Config {
             faults.push(Fault::ListenUnspecified(self.listen));
         }
         self.timing.validate(&mut faults);
+        self.transport.validate(&mut faults);
         for (name, value) in [
             ("memory.pool_mib", self.memory.pool_mib),
             ("memory.window_mib", self.memory.window_mib),
@@ -315,6 +355,29 @@ impl Timing {
     #[must_use]
     pub fn restart_wait(&self) -> Duration {
         Duration::from_millis(self.restart_wait_ms)
+    }
+}
+
+impl Transport {
+    fn validate(self, faults: &mut Vec<Fault>) {
+        if self.kind == TransportKind::Zeromq && !self.unprotected {
+            faults.push(Fault::Unprotected);
+        }
+        if self.unprotected && !cfg!(feature = "zeromq") {
+            faults.push(Fault::NoZeromq);
+        }
+    }
+
+    /// The same in the transport's terms.
+    #[must_use]
+    pub fn unprotected(self) -> Unprotected {
+        #[cfg(feature = "zeromq")]
+        match self {
+            Self { unprotected: false, .. } => {}
+            Self { kind: TransportKind::Tls, .. } => return Unprotected::Accepted,
+            Self { kind: TransportKind::Zeromq, .. } => return Unprotected::Data,
+        }
+        Unprotected::Refused
     }
 }
 

@@ -295,6 +295,7 @@ impl Daemon {
             timings: self.timings(),
             pool_memory: usize::try_from(self.config.memory.pool_mib << 20).unwrap_or(usize::MAX),
             still_held,
+            unprotected: self.config.transport.unprotected(),
         };
         let node = Node::start(options, self.store.clone(), membership, identity)
             .await
@@ -347,7 +348,11 @@ impl Daemon {
         }
     }
 
-    async fn add_pool(&self, running: &Running, pool: &PoolConfig) -> Result<(), DaemonError> {
+    async fn add_pool(
+        self: &Arc<Self>,
+        running: &Running,
+        pool: &PoolConfig,
+    ) -> Result<(), DaemonError> {
         let class = api::pools::class_of(pool)?;
         api::pools::add(self, running, "configuration", &pool.path, pool.size, class, false)
             .await

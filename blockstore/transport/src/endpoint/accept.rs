@@ -3,8 +3,8 @@
 //! ```text
 //!   accept ──▶ permit? ──▶ client hello ──ALPN──▶ node stream   (endpoint/incoming.rs)
 //!                │no          within 5 s       ├▶ request to join
-//!                ▼                             └▶ HTTP: handed to the API with its half-done handshake
-//!              closed
+//!                ▼                │0xff        └▶ HTTP: handed to the API with its half-done handshake
+//!              closed             └▶ ZeroMQ (zeromq/incoming.rs), or closed
 //! ```
 //! A stranger gets no further than this file: at most 64 connections at a time, 16 from one address,
 //! 5 seconds each, one thread each.
@@ -27,7 +27,11 @@ use crate::endpoint::permits::Permit;
 use crate::proto::{self, FrameError, Kind};
 use crate::tls::config::Purpose;
 use crate::tls::timed::Timed;
+#[cfg(feature = "zeromq")]
+use crate::zeromq;
 
+/// The first byte of ZeroMQ's greeting. TLS begins with 0x16, so that one port serves both.
+const ZEROMQ: u8 = 0xff;
 /// The whole of a request to join, but for the cluster's own work on it.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
 /// The longest first message of a client that is listened to.
@@ -54,6 +58,11 @@ pub(crate) enum AcceptError {
     TooManyJoins,
     #[error("this node takes no {0}")]
     NotServed(&'static str),
+    #[error("it speaks ZeroMQ, which the configuration of this node refuses")]
+    Unprotected,
+    #[cfg(feature = "zeromq")]
+    #[error("{0}")]
+    ZeroMq(#[from] zeromq::incoming::Refusal),
 }
 
 /// The body of the accepting thread.
@@ -100,6 +109,12 @@ fn serve(
 ) -> Result<(), AcceptError> {
     let deadline = Instant::now() + core.limits().handshake;
     let mut timed = Timed::until(&socket, deadline);
+    if timed.peek()? == Some(ZEROMQ) {
+        #[cfg(feature = "zeromq")]
+        return unprotected(core, socket, peer, permit, deadline);
+        #[cfg(not(feature = "zeromq"))]
+        return Err(AcceptError::Unprotected);
+    }
     let (received, accepted) = first_message(&mut timed)?;
     let hello = accepted.client_hello();
     match Purpose::of(&hello).ok_or(AcceptError::Protocol)? {
@@ -119,6 +134,21 @@ fn serve(
             Ok(())
         }
     }
+}
+
+/// A connection that begins as ZeroMQ does.
+#[cfg(feature = "zeromq")]
+fn unprotected(
+    core: &Arc<Core>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    deadline: Instant,
+) -> Result<(), AcceptError> {
+    if !core.unprotected.accepts_any() {
+        return Err(AcceptError::Unprotected);
+    }
+    zeromq::incoming::run(core, socket, peer, permit, deadline)
 }
 
 /// Reads the client's first message; gives its bytes too, for whoever begins anew.

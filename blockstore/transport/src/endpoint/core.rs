@@ -20,11 +20,13 @@ use crate::endpoint::streams::IncomingStreams;
 use crate::endpoint::{Limits, Services};
 use crate::rate::{JoinLimit, LogLimit};
 use crate::tls::config::Configs;
+use crate::unprotected::Unprotected;
 
 /// The state of an endpoint.
 pub(crate) struct Core {
     pub(crate) node: NodeId,
     pub(crate) limits: Limits,
+    pub(crate) unprotected: Unprotected,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) configs: RwLock<Arc<Configs>>,
     pub(crate) services: OnceLock<Services>,

@@ -27,8 +27,7 @@ pub(crate) fn dial(core: &Core, peer: NodeId, channel: Channel) -> Result<Writer
     let address = core.admission().address_of(peer).ok_or(Error::UnknownNode(peer))?;
     let limit = core.limits().handshake;
     let connection = |source| Error::Connection { address, source };
-    let socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT.min(limit))
-        .map_err(|source| from_io(address, source))?;
+    let socket = connect(address, limit)?;
     socket::prepare(&socket).map_err(connection)?;
     let hello = Hello { node: core.node(), channel, stream: core.next_stream() };
     let config = core.configs().client(peer)?;
@@ -38,6 +37,12 @@ pub(crate) fn dial(core: &Core, peer: NodeId, channel: Channel) -> Result<Writer
         return Err(Error::Closed { address });
     }
     Writer::new(tls, Arc::new(socket)).map_err(connection)
+}
+
+/// A connection, and nothing said on it.
+pub(crate) fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
+    TcpStream::connect_timeout(&address, CONNECT_LIMIT.min(limit))
+        .map_err(|source| from_io(address, source))
 }
 
 /// Shakes hands, sends one frame and takes one.
@@ -93,8 +98,7 @@ pub(crate) fn request(
     request: (Kind, &[u8]),
     expected: Kind,
 ) -> Result<bytes::Bytes, Error> {
-    let socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT.min(limit))
-        .map_err(|source| from_io(address, source))?;
+    let socket = connect(address, limit)?;
     socket.set_nodelay(true).map_err(|source| Error::Connection { address, source })?;
     exchange(&socket, address, config, limit, request, expected).map(|(_, answer)| answer)
 }

@@ -25,7 +25,7 @@ use crate::tls::timed::Timed;
 
 /// Why a node whose certificate was believed is refused all the same.
 #[derive(Debug, Error)]
-enum HelloRefusal {
+pub(crate) enum HelloRefusal {
     #[error("it shows no certificate")]
     NoCertificate,
     #[error("its key was removed from the table of nodes")]

@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "zeromq")]
+use bytes::Bytes;
 use mooring_terms::NodeId;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +32,9 @@ use crate::endpoint::dial::dial;
 use crate::endpoint::socket::Waker;
 use crate::endpoint::writer::{Queue, Writer, prepare};
 use crate::error::Error;
+use crate::fingerprint::Fingerprint;
+#[cfg(feature = "zeromq")]
+use crate::{proto, zeromq};
 
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
@@ -38,11 +43,23 @@ const LASTING: Duration = Duration::from_millis(500);
 /// An unreachable peer is mentioned at first, and then so often.
 const MENTION_EVERY: Duration = Duration::from_secs(60);
 
+/// What a stream goes over.
+enum Line {
+    Tls(Writer),
+    #[cfg(feature = "zeromq")]
+    ZeroMq(zeromq::outgoing::Line),
+}
+
 /// A stream to one peer for one channel, up or down.
 pub(crate) struct Outgoing {
     peer: NodeId,
     channel: Channel,
     queue: Mutex<Queue>,
+    /// Whether it goes over ZeroMQ.
+    #[cfg(feature = "zeromq")]
+    unprotected: bool,
+    /// Of the key that the peer showed, or over ZeroMQ goes by; while the stream is up.
+    shown: Mutex<Option<Fingerprint>>,
     writer: Mutex<Option<Writer>>,
     waker: Waker,
     /// Whether anybody wants the stream; written under the lock of the endpoint's table.
@@ -51,11 +68,14 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn new(peer: NodeId, channel: Channel, window: usize) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(peer: NodeId, channel: Channel, core: &Core) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             peer,
             channel,
-            queue: Mutex::new(Queue::new(window)),
+            queue: Mutex::new(Queue::new(core.limits().window_bytes)),
+            #[cfg(feature = "zeromq")]
+            unprotected: core.unprotected.dials(channel),
+            shown: Mutex::new(None),
             writer: Mutex::new(None),
             waker: Waker::new()?,
             wanted: AtomicBool::new(true),
@@ -65,6 +85,14 @@ impl Outgoing {
 
     /// See `Transport::send`.
     pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
+        #[cfg(feature = "zeromq")]
+        if self.unprotected {
+            proto::check_size(&message)?;
+            if self.queue.lock().push(Bytes::new(), message)? {
+                self.waker.notify();
+            }
+            return Ok(());
+        }
         let head = prepare(&message)?;
         self.queue.lock().push(head, message)?;
         self.drain();
@@ -80,13 +108,13 @@ impl Outgoing {
     /// Ends the stream unless its peer is still listed under the key that it showed.
     pub(crate) fn refresh(&self, admission: &dyn Admission) -> bool {
         let listed = admission.fingerprint_of(self.peer);
-        let held = self.writer.lock();
+        let shown = self.shown.lock();
         // While it dials nobody knows what the peer showed: it dials again.
-        let admitted = held.as_ref().is_some_and(|w| listed == Some(w.fingerprint()));
+        let admitted = shown.is_some() && listed == *shown;
         if !admitted {
             self.cut();
         }
-        admitted || held.is_none()
+        admitted || shown.is_none()
     }
 
     /// The body of the stream's thread.
@@ -96,11 +124,11 @@ impl Outgoing {
         while !core.retire(self, self.peer, self.channel) {
             // A cut that comes while this dials ends the stream that is being made.
             self.cut.store(false, Ordering::Release);
-            match dial(core, self.peer, self.channel) {
-                Ok(writer) => {
+            match self.dial(core) {
+                Ok(line) => {
                     mentioned = None;
                     let since = Instant::now();
-                    self.be_up(core, writer);
+                    self.be_up(core, line);
                     // Who cuts a stream on purpose wants the next one soon.
                     if since.elapsed() >= LASTING || self.cut.load(Ordering::Acquire) {
                         pause = MIN_PAUSE;
@@ -118,20 +146,36 @@ impl Outgoing {
         }
     }
 
+    fn dial(&self, core: &Core) -> Result<Line, Error> {
+        #[cfg(feature = "zeromq")]
+        if self.unprotected {
+            return zeromq::outgoing::dial(core, self.peer, self.channel).map(Line::ZeroMq);
+        }
+        dial(core, self.peer, self.channel).map(Line::Tls)
+    }
+
     /// From `connected` to `disconnected`.
-    fn be_up(&self, core: &Core, writer: Writer) {
+    fn be_up(&self, core: &Core, line: Line) {
         {
-            let mut held = self.writer.lock();
-            *held = Some(writer);
+            let mut shown = self.shown.lock();
             if self.cut.load(Ordering::Acquire) {
-                *held = None;
                 return;
             }
-            self.queue.lock().set_up(true);
+            *shown = Some(line.fingerprint());
         }
-        debug!(peer = %self.peer, channel = %self.channel, "stream up");
-        core.handler().connected(self.peer, self.channel);
-        let reason = self.serve(core);
+        let reason = match line {
+            Line::Tls(writer) => {
+                *self.writer.lock() = Some(writer);
+                self.begin(core);
+                self.serve(core)
+            }
+            #[cfg(feature = "zeromq")]
+            Line::ZeroMq(line) => {
+                self.begin(core);
+                line.serve(self, core)
+            }
+        };
+        *self.shown.lock() = None;
         {
             let mut held = self.writer.lock();
             self.queue.lock().set_up(false);
@@ -144,6 +188,13 @@ impl Outgoing {
         core.handler().disconnected(self.peer, self.channel);
     }
 
+    /// Takes messages from here on.
+    fn begin(&self, core: &Core) {
+        self.queue.lock().set_up(true);
+        debug!(peer = %self.peer, channel = %self.channel, "stream up");
+        core.handler().connected(self.peer, self.channel);
+    }
+
     /// Waits for room, for the end and for wakes; gives the reason of the end.
     fn serve(&self, core: &Core) -> io::Error {
         let aborted = || io::Error::from(io::ErrorKind::ConnectionAborted);
@@ -151,7 +202,7 @@ impl Outgoing {
             return aborted();
         };
         loop {
-            if self.cut.load(Ordering::Acquire) || !self.is_wanted(core) {
+            if self.is_to_end(core) {
                 return aborted();
             }
             let ready = self.writer.lock().as_ref().is_some_and(Writer::is_ready);
@@ -215,6 +266,11 @@ impl Outgoing {
         }
     }
 
+    /// Whether the stream that is up is cut or no longer wanted.
+    pub(crate) fn is_to_end(&self, core: &Core) -> bool {
+        self.cut.load(Ordering::Acquire) || !self.is_wanted(core)
+    }
+
     fn is_wanted(&self, core: &Core) -> bool {
         self.wanted.load(Ordering::Acquire) && !core.is_stopping()
     }
@@ -243,6 +299,35 @@ impl Outgoing {
                 let source = std::error::Error::source(error).map(ToString::to_string);
                 warn!(%peer, %channel, %error, source, "cannot connect; trying on");
             }
+        }
+    }
+}
+
+/// What a stream over ZeroMQ needs of it.
+#[cfg(feature = "zeromq")]
+impl Outgoing {
+    /// Wakes when the queue is no longer empty, and for [`Self::is_to_end`].
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// The next message and what it costs of the window, until [`Self::release`].
+    pub(crate) fn take(&self) -> Option<(usize, Message)> {
+        self.queue.lock().take()
+    }
+
+    /// So much of what was taken has been handled.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.queue.lock().release(bytes);
+    }
+}
+
+impl Line {
+    fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Tls(writer) => writer.fingerprint(),
+            #[cfg(feature = "zeromq")]
+            Self::ZeroMq(line) => line.fingerprint(),
         }
     }
 }

@@ -27,25 +27,47 @@ pub(crate) fn prepare(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Wakes a thread out of `poll`; wakes that come before it polls are not lost.
-pub(crate) struct Waker(OwnedFd);
+/// Wakes a thread out of `poll`, or out of a runtime; wakes that come before it waits are not lost.
+pub(crate) struct Waker {
+    fd: OwnedFd,
+    #[cfg(feature = "zeromq")]
+    notify: tokio::sync::Notify,
+}
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        Ok(Self {
+            fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            #[cfg(feature = "zeromq")]
+            notify: tokio::sync::Notify::new(),
+        })
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {
-        &self.0
+        &self.fd
     }
 
     pub(crate) fn wake(&self) {
+        #[cfg(feature = "zeromq")]
+        self.notify.notify_one();
         // It fails only when the counter is full; then the thread is awake anyway.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
+    }
+
+    /// Wakes a thread that waits in [`Self::notified`], and no other.
+    #[cfg(feature = "zeromq")]
+    pub(crate) fn notify(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Waits for a wake.
+    #[cfg(feature = "zeromq")]
+    pub(crate) async fn notified(&self) {
+        self.notify.notified().await;
     }
 
     /// Forgets the wakes so far.
     pub(crate) fn reset(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
+        let _ = rustix::io::read(&self.fd, &mut [0_u8; 8]);
     }
 }

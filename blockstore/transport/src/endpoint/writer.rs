@@ -67,8 +67,8 @@ impl Queue {
         Self { messages: VecDeque::new(), bytes: 0, window, up: false }
     }
 
-    /// Queues a message. An empty window takes one of any size.
-    pub(crate) fn push(&mut self, head: Bytes, message: Message) -> Result<(), SendError> {
+    /// Queues a message; gives whether it is the first. An empty window takes one of any size.
+    pub(crate) fn push(&mut self, head: Bytes, message: Message) -> Result<bool, SendError> {
         let cost = message.cost();
         if !self.up {
             return Err(SendError::Down);
@@ -78,11 +78,24 @@ impl Queue {
         }
         self.bytes += cost;
         self.messages.push_back((head, message));
-        Ok(())
+        Ok(self.messages.len() == 1)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
+    }
+
+    /// Takes the next message, for a carrier that needs no head; it counts until [`Self::release`].
+    #[cfg(feature = "zeromq")]
+    pub(crate) fn take(&mut self) -> Option<(usize, Message)> {
+        let (_, message) = self.messages.pop_front()?;
+        Some((message.cost(), message))
+    }
+
+    /// What was taken no longer counts.
+    #[cfg(feature = "zeromq")]
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.bytes -= bytes;
     }
 
     /// Opens for a new stream, or closes and drops what is queued.

@@ -21,6 +21,14 @@ impl<'a> Timed<'a> {
         Self { socket, deadline }
     }
 
+    /// The first byte, which stays to be read; `None` at the end.
+    pub(crate) fn peek(&self) -> io::Result<Option<u8>> {
+        self.socket.set_read_timeout(Some(self.remaining()?))?;
+        let mut first = [0];
+        let count = self.socket.peek(&mut first).map_err(timed_out)?;
+        Ok((count > 0).then_some(first[0]))
+    }
+
     fn remaining(&self) -> io::Result<Duration> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() {

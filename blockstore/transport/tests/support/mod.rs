@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mooring_terms::NodeId;
 use mooring_transport::{
     Admission, CertificateAuthority, Channel, Endpoint, EndpointConfig, Fingerprint, Handler,
-    Identity, Limits, Message, Services, StreamId, Transport,
+    Identity, Limits, Message, Services, StreamId, Transport, Unprotected,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -181,10 +181,15 @@ pub fn issue(authority: &CertificateAuthority, node: NodeId) -> Identity {
 }
 
 pub fn tls_node(identity: Identity, id: NodeId, limits: Limits) -> TlsNode {
+    node(identity, id, limits, Unprotected::Refused)
+}
+
+pub fn node(identity: Identity, id: NodeId, limits: Limits, unprotected: Unprotected) -> TlsNode {
     let table = Arc::new(Table::default());
     let fingerprint = identity.fingerprint();
     let admission: Arc<dyn Admission> = Arc::clone(&table) as _;
-    let config = EndpointConfig { node: id, listen: loopback(), identity, admission, limits };
+    let config =
+        EndpointConfig { node: id, listen: loopback(), identity, admission, limits, unprotected };
     let endpoint = Arc::new(Endpoint::bind(config).unwrap());
     TlsNode { id, fingerprint, table, endpoint }
 }
@@ -206,10 +211,15 @@ pub fn introduce(nodes: &[&TlsNode]) {
 
 /// Nodes 1 to n of one cluster that know each other.
 pub fn tls_cluster(count: u64, window_bytes: usize) -> Vec<TlsNode> {
+    cluster(count, window_bytes, Unprotected::Refused)
+}
+
+/// As [`tls_cluster`], with streams that are perhaps unprotected.
+pub fn cluster(count: u64, window_bytes: usize, unprotected: Unprotected) -> Vec<TlsNode> {
     show_logs();
     let authority = CertificateAuthority::create().unwrap();
     let limits = Limits { window_bytes, ..Limits::default() };
-    let node = |id| tls_node(issue(&authority, NodeId(id)), NodeId(id), limits.clone());
+    let node = |id| node(issue(&authority, NodeId(id)), NodeId(id), limits.clone(), unprotected);
     let nodes: Vec<_> = (1..=count).map(node).collect();
     introduce(&nodes.iter().collect::<Vec<_>>());
     nodes

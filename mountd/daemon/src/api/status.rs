@@ -15,6 +15,7 @@ use mooring_config::ClusterState;
 use super::diagnosis::Diagnosis;
 use super::reading::Reading;
 use super::{Answer, Query, list_of, named, views};
+use crate::config;
 use crate::daemon::{Daemon, Running};
 use crate::error::DaemonError;
 
@@ -37,7 +38,7 @@ pub async fn status(State(daemon): State<Arc<Daemon>>) -> Answer<Status> {
         node: local_node(&daemon, running.as_deref()),
         cluster: diagnosis.cluster,
         reasons: diagnosis.reasons,
-        transport: TransportStatus { kind: TransportKind::Tls, protected: true },
+        transport: transport(&daemon),
         backends: vec![BackendStatus {
             backend: Backend::Loop,
             usable: true,
@@ -45,6 +46,16 @@ pub async fn status(State(daemon): State<Arc<Daemon>>) -> Answer<Status> {
             why: String::new(),
         }],
     }))
+}
+
+fn transport(daemon: &Daemon) -> TransportStatus {
+    let config = daemon.config().transport;
+    let kind = match config.kind {
+        config::TransportKind::Tls => TransportKind::Tls,
+        config::TransportKind::Zeromq => TransportKind::Zeromq,
+    };
+    // Who takes data from anybody isn't protected, however it sends its own.
+    TransportStatus { kind, protected: !config.unprotected }
 }
 
 fn local_node(daemon: &Daemon, running: Option<&Running>) -> LocalNode {

@@ -42,3 +42,18 @@ fn an_unknown_key_is_refused_by_name() {
     let error = toml::from_str::<Config>("lisen = \"10.0.0.1:7700\"").expect_err("a typo");
     assert!(error.to_string().contains("lisen"), "{error}");
 }
+
+#[test]
+fn zeromq_is_refused_until_the_configuration_says_that_it_is_unprotected() {
+    let config = |text: &str| toml::from_str::<Config>(text).expect("it parses");
+    let refused = config("[transport]\nkind = \"zeromq\"");
+    let Err(ConfigError::Faults(faults)) = refused.validate() else { panic!("it was taken") };
+    assert_eq!(faults, [Fault::Unprotected]);
+    assert_eq!(refused.transport.unprotected(), Unprotected::Refused);
+    assert_eq!(Config::default().transport.unprotected(), Unprotected::Refused);
+    let said = config("[transport]\nkind = \"zeromq\"\nunprotected = true");
+    said.validate().expect("it says what it is");
+    assert_eq!(said.transport.unprotected(), Unprotected::Data);
+    let first = config("[transport]\nunprotected = true");
+    assert_eq!(first.transport.unprotected(), Unprotected::Accepted);
+}
