@@ -29,6 +29,7 @@ mod random;
 mod readers;
 mod serial;
 mod slice;
+mod speed;
 mod timers;
 mod volume;
 mod wire;
@@ -42,4 +43,6 @@ pub use node::{
     PoolReport, SliceReport, create, join,
 };
 pub use node_store::{Membership, NodeStore, NodeStoreError};
+pub use pool_store::Progress as MeasureProgress;
+pub use speed::{MOST_TIME as MEASURE_TIME, Speed};
 pub use volume::{Attachment, Volume};

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::admission::Peer;
+use crate::speed::Speed;
 
 /// The file's one table.
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
@@ -205,6 +206,25 @@ impl NodeStore {
             return Ok(());
         }
         self.put(&[(&format!("pool-failed-{pool}"), &[u8::from(failed)])])
+    }
+
+    /// What was measured when a pool was added.
+    ///
+    /// # Errors
+    /// [`NodeStoreError`].
+    pub fn pool_speed(&self, pool: PoolId) -> Result<Option<Speed>, NodeStoreError> {
+        let stored = self.get(&format!("pool-speed-{pool}"))?;
+        // Only shown: figures that can't be read are none.
+        Ok(stored.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
+    }
+
+    /// Keeps what was measured when a pool was added.
+    ///
+    /// # Errors
+    /// [`NodeStoreError`].
+    pub fn set_pool_speed(&self, pool: PoolId, speed: Speed) -> Result<(), NodeStoreError> {
+        let bytes = postcard::to_stdvec(&speed).expect("plain data encodes");
+        self.put(&[(&format!("pool-speed-{pool}"), &bytes)])
     }
 
     fn decoded<T: for<'a> Deserialize<'a>>(

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mooring_engine::{
@@ -16,6 +17,8 @@ use mooring_engine::{
 };
 use mooring_terms::{Entry, ErrorKind, Incarnation, PoolId, SliceId};
 use serde::{Deserialize, Serialize};
+
+use crate::speed::{self, Speed};
 
 /// Where the name tag lies.
 const TAG: SliceId =
@@ -74,7 +77,12 @@ pub struct Opened {
     pub tag: Option<Tag>,
     /// What opening it found.
     pub report: OpenReport,
+    /// How fast it is, if that was measured now.
+    pub speed: Option<Speed>,
 }
+
+/// Told how long a measurement has been going on.
+pub type Progress = dyn Fn(Duration) + Send + Sync;
 
 /// What a pool lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +172,8 @@ pub fn backing(path: &Path) -> Backing {
 }
 
 /// Makes a pool at `path` unless one is there, and opens it. A device that holds something else is
-/// refused unless `force`; a directory may hold other files, which are left alone.
+/// refused unless `force`; a directory may hold other files, which are left alone. With `measure` the
+/// storage is measured before the pool is made; one that is there already is not.
 ///
 /// # Errors
 /// [`PoolStoreError`]; nothing was changed then.
@@ -173,6 +182,7 @@ pub fn create(
     size: Option<u64>,
     force: bool,
     memory_bytes: usize,
+    measure: Option<&Progress>,
 ) -> Result<Opened, PoolStoreError> {
     let engine = |source| PoolStoreError::Engine { path: path.to_owned(), source };
     let io = |source| PoolStoreError::Path { path: path.to_owned(), source };
@@ -212,8 +222,20 @@ pub fn create(
     if size_bytes < POOL_MIN_BYTES {
         return Err(PoolStoreError::TooSmall { path: path.to_owned(), available: size_bytes });
     }
+    let speed = measure.and_then(|progress| measured(path, size_bytes, progress));
     Pool::format(&*disk, &FormatOptions::new(size_bytes, crate::random::u64())).map_err(engine)?;
-    open_disk(path, disk, memory_bytes)
+    Ok(Opened { speed, ..open_disk(path, disk, memory_bytes)? })
+}
+
+/// Measures what a pool is about to be made on. What can't be measured can be a pool all the same.
+fn measured(path: &Path, size: u64, progress: &Progress) -> Option<Speed> {
+    let speed = match backing(path) {
+        Backing::Device => speed::of_device(path, size, progress),
+        Backing::Directory => speed::of_directory(path, progress),
+    };
+    speed
+        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "the pool's speed can't be measured"))
+        .ok()
 }
 
 /// Opens the pool at `path`.
@@ -248,7 +270,7 @@ fn open_disk(
         Err(EngineError::NoReplica(_)) => None,
         Err(source) => return Err(failed(source)),
     };
-    Ok(Opened { engine, tag, report })
+    Ok(Opened { engine, tag, report, speed: None })
 }
 
 /// Gives the pool its name tag, durably.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Node, NodeError};
 use crate::clock;
+use crate::speed::Speed;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -162,6 +163,8 @@ pub struct PoolReport {
     pub failed: bool,
     /// Durable records were found missing when it was opened.
     pub damaged: bool,
+    /// What was measured when it was added.
+    pub speed: Option<Speed>,
 }
 
 impl Node {
@@ -237,6 +240,7 @@ impl Node {
                     free: usage.free,
                     failed: open.pool.is_failed(),
                     damaged: open.damaged,
+                    speed: open.speed,
                 },
             );
         }

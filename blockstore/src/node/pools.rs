@@ -13,7 +13,8 @@ use super::{Node, NodeError};
 use crate::clock;
 use crate::event_log::{About, Severity};
 use crate::pool::{Pool, PoolWatch};
-use crate::pool_store::{self, Opened, Tag};
+use crate::pool_store::{self, Opened, Progress, Tag};
+use crate::speed::{Speed, class_of};
 
 /// How long a pool may be in use by somebody who is going away.
 const IN_USE_WAIT: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ pub struct OpenPool {
     pub kept: Vec<Incarnation>,
     /// Whether durable records were found missing.
     pub damaged: bool,
+    /// What was measured when it was added.
+    pub speed: Option<Speed>,
 }
 
 impl Pools {
@@ -93,7 +96,7 @@ impl Node {
 
     fn open_pool(self: &Arc<Self>, row: &PoolRow) -> Result<(), NodeError> {
         let path = Path::new(&row.path);
-        let Opened { engine, tag, report } = self.open_patiently(path)?;
+        let Opened { engine, tag, report, .. } = self.open_patiently(path)?;
         // Without a tag and without replicas it was being added when the daemon died.
         let unused = tag.is_none() && pool_store::replicas(&engine).is_empty();
         let fresh = || Tag {
@@ -127,7 +130,8 @@ impl Node {
         let size = engine.usage().size;
         let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
         let pool = Pool::start(row.id, incarnation, path.to_owned(), engine, watch);
-        self.pools.insert(OpenPool { pool, kept, damaged });
+        let speed = self.store.pool_speed(row.id)?;
+        self.pools.insert(OpenPool { pool, kept, damaged, speed });
         self.announce_until_known(Command::PoolOpened { pool: row.id, incarnation, size });
         Ok(())
     }
@@ -145,7 +149,9 @@ impl Node {
         }
     }
 
-    /// Adds a pool; one whose path is a pool of this node already is answered as it is.
+    /// Adds a pool; one whose path is a pool of this node already is answered as it is. Without a
+    /// class it is measured, and `progress` told how long that has been going on; what can't be
+    /// measured is taken for medium.
     ///
     /// # Errors
     /// [`NodeError`]; a device that holds something is refused unless `force`.
@@ -154,9 +160,9 @@ impl Node {
         by: &str,
         path: &Path,
         size: Option<u64>,
-        class: Class,
-        measured: bool,
+        class: Option<Class>,
         force: bool,
+        progress: Arc<Progress>,
     ) -> Result<PoolId, NodeError> {
         let name = path.display().to_string();
         let existing = |row: &&Arc<PoolRow>| row.node == self.id && row.path == name;
@@ -164,9 +170,11 @@ impl Node {
             return Ok(row.id);
         }
         let (made, memory) = (path.to_owned(), self.options.pool_memory);
-        let made =
-            tokio::task::spawn_blocking(move || pool_store::create(&made, size, force, memory));
-        let Opened { engine, tag, .. } =
+        let made = tokio::task::spawn_blocking(move || {
+            let measure = class.is_none().then_some(&*progress);
+            pool_store::create(&made, size, force, memory, measure)
+        });
+        let Opened { engine, tag, speed, .. } =
             made.await.map_err(|_| NodeError::Unreadable(self.id))??;
         // A tag of ours without a row: an addition whose outcome was never learned, or a removed
         // pool; replicas in it would tell of the latter.
@@ -178,6 +186,8 @@ impl Node {
         let incarnation = draw_incarnation();
         self.pools.drawn.write().insert(incarnation);
         let size = engine.usage().size;
+        let measured = class.is_none() && speed.is_some();
+        let class = class.or(speed.as_ref().map(class_of)).unwrap_or(Class::Medium);
         let command =
             Command::AddPool { node: self.id, path: name, size, class, measured, incarnation };
         let added = self.propose(by, command).await;
@@ -195,9 +205,12 @@ impl Node {
             openings: vec![incarnation],
         };
         pool_store::tag(path, &engine, &tag)?;
+        if let Some(speed) = speed {
+            self.store.set_pool_speed(id, speed)?;
+        }
         let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
         let pool = Pool::start(id, incarnation, path.to_owned(), engine, watch);
-        self.pools.insert(OpenPool { pool, kept: Vec::new(), damaged: false });
+        self.pools.insert(OpenPool { pool, kept: Vec::new(), damaged: false, speed });
         // Volumes may have been placed here before the pool was in the table.
         self.reconcile_again();
         Ok(id)

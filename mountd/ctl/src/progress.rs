@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use mooring_api::{
-    ByteSize, Client, ClientError, ErrorKind, NodeName, Resync, Task, TaskState, VolumeName,
+    ByteSize, Client, ClientError, ErrorKind, NodeName, Resync, Task, TaskKind, TaskState,
+    VolumeName,
 };
 use tokio::time::MissedTickBehavior;
 
@@ -62,6 +63,25 @@ pub async fn follow(client: &Client, output: &Output, task: Task) -> Result<Task
             }
             Err(error) => patience.bear(error)?,
         }
+    }
+}
+
+/// Shows how far the running task of a kind on a subject is, once there is one, until it is dropped.
+/// What can't be asked is not shown: whoever waits for the work hears of its failure.
+pub async fn watch(client: &Client, output: &Output, kind: TaskKind, subject: &str) {
+    let bars = MultiProgress::new();
+    let mut meter = None;
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        let Ok(tasks) = client.tasks().await else { continue };
+        let running = |task: &&Task| {
+            task.kind == kind && task.subject == subject && task.state == TaskState::Running
+        };
+        let Some(task) = tasks.iter().find(running) else { continue };
+        let meter = meter.get_or_insert_with(|| Meter::new(output, &bars, render::title(task)));
+        let step = task.total.map(|total| step(task.done, total));
+        meter.show(step, &render::amounts(task));
     }
 }
 

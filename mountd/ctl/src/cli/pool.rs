@@ -38,15 +38,12 @@ pub enum PoolCommand {
         /// How much it may hold [default: all there is]
         #[arg(long)]
         size: Option<ByteSize>,
-        /// How fast it is [default: measured, some seconds]
+        /// How fast it is [default: measured, in about 2 s]
         #[arg(long, value_parser = word::<Class>(CLASSES))]
         class: Option<Class>,
         /// Even if the device holds a file system or partitions, which are lost
         #[arg(long)]
         force: bool,
-        /// Don't wait for the measurement
-        #[arg(long)]
-        no_wait: bool,
     },
     /// List the pools of all nodes
     Ls,

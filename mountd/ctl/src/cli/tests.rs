@@ -45,7 +45,7 @@ fn every_command_is_understood() {
         "mountctl node rm alpha",
         "mountctl node rm alpha --force",
         "mountctl pool add /pool",
-        "mountctl pool add /pool --size 100G --class high --force --no-wait",
+        "mountctl pool add /pool --size 100G --class high --force",
         "mountctl pool ls",
         "mountctl pool inspect 3",
         "mountctl pool inspect /pool",

@@ -1,6 +1,6 @@
 //! `mountctl pool ...`
 
-use mooring_api::{AddPool, Client, ForceQuery, Pool, PoolId};
+use mooring_api::{AddPool, Client, ForceQuery, Pool, PoolId, TaskKind};
 
 use crate::cli::{PoolCommand, PoolRef};
 use crate::failure::Failure;
@@ -14,16 +14,13 @@ use crate::{progress, render};
 /// [`Failure`]: why it wasn't done.
 pub async fn run(client: &Client, output: &Output, command: PoolCommand) -> Result<(), Failure> {
     match command {
-        PoolCommand::Add { path, size, class, force, no_wait } => {
+        PoolCommand::Add { path, size, class, force } => {
             let request = AddPool { path: absolute(&path)?, size, class, force };
-            let pool = client.add_pool(&request).await?;
-            let pool = match pool.task {
-                Some(task) if !no_wait => {
-                    let task = client.task(task).await?;
-                    progress::follow(client, output, task).await?;
-                    client.pool(pool.id).await?
+            let pool = tokio::select! {
+                pool = client.add_pool(&request) => pool?,
+                () = progress::watch(client, output, TaskKind::MeasurePool, &request.path) => {
+                    unreachable!("it watches for as long as it is let")
                 }
-                _ => pool,
             };
             output.answer(&pool, |pool, _| added_text(pool))
         }
@@ -62,5 +59,11 @@ fn added_text(pool: &Pool) -> String {
         (Some(class), false) => format!("class {} (measured)", render::word(&class)),
         (None, _) => "class not known yet".to_owned(),
     };
-    format!("pool {} on {}: {}, {}, {class}", pool.id, pool.node, pool.path, pool.size)
+    let speed = pool.speed.map_or_else(String::new, |speed| {
+        format!(
+            "\n  {} durable 4 KiB writes/s and {} reads/s at random; {}/s written and {}/s read in sequence",
+            speed.random_write_iops, speed.random_read_iops, speed.write_bandwidth, speed.read_bandwidth
+        )
+    });
+    format!("pool {} on {}: {}, {}, {class}{speed}", pool.id, pool.node, pool.path, pool.size)
 }

@@ -1,11 +1,12 @@
 //! Pools: added, listed, removed.
 
 use std::path::Path as FilePath;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use blockstore::MEASURE_TIME;
 use mooring_api::{
     AddPool, ApiError, Class, ErrorKind, ForceQuery, Pool, ProgressUnit, Task, TaskId, TaskKind,
 };
@@ -54,12 +55,12 @@ pub async fn create(
     Ok(Json(views::pool(&daemon, &reading, &row)))
 }
 
-/// Adds a pool of this node. Without a class it is taken for a medium one.
+/// Adds a pool of this node. Without a class it is measured, which is a task meanwhile.
 ///
 /// # Errors
 /// [`DaemonError`].
 pub async fn add(
-    daemon: &Daemon,
+    daemon: &Arc<Daemon>,
     running: &Running,
     by: &str,
     path: &FilePath,
@@ -67,9 +68,29 @@ pub async fn add(
     class: Option<ConfigClass>,
     force: bool,
 ) -> Result<PoolId, DaemonError> {
-    let measured = false;
-    let class = class.unwrap_or(ConfigClass::Medium);
-    let id = running.node.add_pool(by, path, size, class, measured, force).await?;
+    let tasks = Arc::clone(daemon);
+    let (name, subject) = (views::name(daemon.name()), path.display().to_string());
+    // Not before it begins: a pool that is there already isn't measured.
+    let task = Arc::new(OnceLock::new());
+    let began = Arc::clone(&task);
+    let progress = move |done: Duration| {
+        let begin = || {
+            let kind = TaskKind::MeasurePool;
+            tasks.tasks().begin(kind, name.clone(), &subject, ProgressUnit::Milliseconds).0.id
+        };
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let total = ms(MEASURE_TIME);
+        tasks.tasks().progress(*began.get_or_init(begin), ms(done).min(total), Some(total), "");
+    };
+    let id = running.node.add_pool(by, path, size, class, force, Arc::new(progress)).await;
+    if let Some(task) = task.get() {
+        let end = id
+            .as_ref()
+            .map(drop)
+            .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()));
+        daemon.tasks().end(*task, end);
+    }
+    let id = id?;
     tracing::info!(node = daemon.name(), path = %path.display(), pool = %id, "pool");
     Ok(id)
 }

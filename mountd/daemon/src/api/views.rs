@@ -151,7 +151,7 @@ fn plain_pool(reading: &Reading, row: &Pool) -> api::Pool {
         },
         class: Some(api_class(row.class)),
         class_set: !row.class_measured,
-        speed: None,
+        speed: report.and_then(|report| report.speed).map(speed),
         state,
         fault,
         size: api::ByteSize(report.map_or(row.size, |report| report.size)),
@@ -161,6 +161,15 @@ fn plain_pool(reading: &Reading, row: &Pool) -> api::Pool {
             .unwrap_or(u32::MAX),
         incarnation: row.opened().map(|i| format!("{:016x}", i.0)).unwrap_or_default(),
         task: None,
+    }
+}
+
+fn speed(speed: blockstore::Speed) -> api::PoolSpeed {
+    api::PoolSpeed {
+        random_write_iops: speed.random_writes,
+        random_read_iops: speed.random_reads,
+        write_bandwidth: api::ByteSize(speed.write_bytes),
+        read_bandwidth: api::ByteSize(speed.read_bytes),
     }
 }
 
