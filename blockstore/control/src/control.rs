@@ -347,6 +347,11 @@ impl Control {
             .collect()
     }
 
+    /// `node` was heard from, by other ways than requests: should this node come to lead, it knows.
+    pub fn heard(&self, node: NodeId) {
+        self.contacts.heard(node);
+    }
+
     /// How Raft stands, as this node sees it.
     #[must_use]
     pub fn status(&self) -> Status {
