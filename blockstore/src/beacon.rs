@@ -6,7 +6,9 @@
 //!   the thread ─ tick ┘        └─ wake ──> the timers, which tick the slices
 //! ```
 //!
-//! A pool that hangs vouches for nothing: the thread looks at each pool before it sends.
+//! A pool that hangs vouches for nothing: the thread looks at each pool before it sends, and while one
+//! is at work every [`POOL_LOOK`]. It also has the transport go on where a thread of its own waits for a
+//! slow disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
@@ -19,8 +21,11 @@ use mooring_transport::{Channel, Message, Transport};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::clock;
-use crate::pool::Pool;
+use crate::pool::{Health, Pool};
 use crate::timers::Timers;
+
+/// Between two looks at pools that are at work.
+const POOL_LOOK: Duration = Duration::from_millis(50);
 
 /// The beacons of this node.
 pub struct BeaconBoard {
@@ -33,11 +38,17 @@ pub struct BeaconBoard {
     changed: Condvar,
 }
 
-/// A pool that vouches, or is muted because it hangs.
+/// A pool and its slices that vouch, muted while it hangs.
 struct Watched {
     pool: Weak<Pool>,
     slices: BTreeSet<SliceId>,
     muted: bool,
+}
+
+impl Watched {
+    fn new(pool: &Arc<Pool>) -> Self {
+        Self { pool: Arc::downgrade(pool), slices: BTreeSet::new(), muted: false }
+    }
 }
 
 /// What the thread is to do when it is woken.
@@ -90,11 +101,7 @@ impl BeaconBoard {
     ) {
         // Held over both events, so that a mute and its end never pass each other.
         let mut watched = self.watched.lock();
-        let entry = watched.entry(pool.id()).or_insert_with(|| Watched {
-            pool: Arc::downgrade(pool),
-            slices: BTreeSet::new(),
-            muted: false,
-        });
+        let entry = watched.entry(pool.id()).or_insert_with(|| Watched::new(pool));
         match epoch {
             Some(_) => entry.slices.insert(slice),
             None => entry.slices.remove(&slice),
@@ -102,6 +109,16 @@ impl BeaconBoard {
         self.handle(BeaconEvent::Mute { slice, muted: entry.muted });
         self.handle(BeaconEvent::Vouch { slice, epoch, peers });
         drop(watched);
+        self.wake(Alarm::Look);
+    }
+
+    /// Looks at a pool from now on.
+    pub fn watch(&self, pool: &Arc<Pool>) {
+        self.watched.lock().entry(pool.id()).or_insert_with(|| Watched::new(pool));
+    }
+
+    /// There is work: pools are to be looked at.
+    pub fn pool_busy(&self) {
         self.wake(Alarm::Look);
     }
 
@@ -133,9 +150,11 @@ impl BeaconBoard {
 
     fn run(&self) {
         loop {
-            self.look_at_pools();
+            let busy = self.look_at_pools();
             self.handle(BeaconEvent::Tick);
+            let look_again = busy.then(|| clock::now() + POOL_LOOK);
             let deadline = self.core.read().deadline();
+            let deadline = deadline.into_iter().chain(look_again).min();
             let mut alarm = self.alarm.lock();
             if *alarm == Alarm::None {
                 match deadline {
@@ -153,28 +172,32 @@ impl BeaconBoard {
         }
     }
 
-    /// Mutes the slices of pools that began to hang, and lets those speak whose pool goes on.
-    fn look_at_pools(&self) {
+    /// Mutes the slices of pools that began to hang, and lets those speak whose pool goes on. Says
+    /// whether any pool is at work.
+    fn look_at_pools(&self) -> bool {
         let now = clock::now();
         let mut table = self.watched.lock();
-        // A pool that hangs holds up threads that other pools' slices need too: while one does, this
-        // node vouches for nothing, and others take over what it can't serve.
-        let any_hangs = table
-            .values()
-            .filter_map(|watched| watched.pool.upgrade())
-            .any(|pool| !pool.is_failed() && pool.hangs(now, self.pool_patience));
-        for (id, watched) in table.iter_mut() {
+        let (mut busy, mut slow) = (false, false);
+        for watched in table.values_mut() {
             let Some(pool) = watched.pool.upgrade() else { continue };
-            let hangs = any_hangs || pool.is_failed();
-            if hangs == watched.muted {
+            let health = pool.look(now, self.pool_patience);
+            busy |= health.is_some();
+            let health = health.unwrap_or_else(|| pool.health());
+            slow |= health != Health::Well;
+            let mute = health == Health::Hangs || pool.is_failed();
+            if mute == watched.muted {
                 continue;
             }
-            watched.muted = hangs;
-            tracing::warn!(pool = %id, hangs, "the pool's beacons are muted while it hangs");
+            watched.muted = mute;
             for slice in &watched.slices {
-                self.handle(BeaconEvent::Mute { slice: *slice, muted: hangs });
+                self.handle(BeaconEvent::Mute { slice: *slice, muted: mute });
             }
         }
+        drop(table);
+        if slow && let Some(transport) = self.transport.get().and_then(Weak::upgrade) {
+            transport.relieve();
+        }
+        busy
     }
 
     fn handle(&self, event: BeaconEvent) {

@@ -10,28 +10,31 @@
 //! configuration goes through [`ConfigPort`], and comes back whenever it comes back.
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
 use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
 use mooring_config::{SliceChange, SliceConfig};
 use mooring_replication::{
-    Beacons, ClientId, Event, Message, Note, Options, ProposalId, Reply, ReplyMessage, RequestId,
-    RequestMessage,
+    Beacons, ClientId, Credential, Event, Message, Note, Operation, Options, Outcome, ProposalId,
+    Refusal, Reply, ReplyMessage, Request, RequestId, RequestMessage, Role,
 };
-use mooring_terms::{NodeId, PoolId, SliceId, SliceIndex, VolumeId};
+use mooring_terms::{
+    AttachmentEpoch, Epoch, NodeId, PoolId, Sequence, SliceId, SliceIndex, VolumeId,
+};
 use mooring_transport::{Channel, Handler, StreamId as TransportStream, Transport};
 
 use crate::beacon::BeaconBoard;
+use crate::errands::{self, Cover};
 use crate::event_log::EventLog;
 use crate::pool::Pool;
-use crate::readers::Readers;
-use crate::slice::{PendingLookup, Slice, SlicePorts};
+use crate::slice::{Slice, SlicePorts};
 use crate::timers::{Due, Timers};
 use crate::volume::{Volume, VolumePorts};
 use crate::wire::{ClientHello, Envelope};
 
-/// Threads that read for whoever may not wait for a disk.
-const READERS: usize = 4;
+/// Between two times that the primaries of a pool that hangs are asked to resign.
+const RESIGN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the data plane wants of the configuration.
 pub trait ConfigPort: Send + Sync {
@@ -39,8 +42,12 @@ pub trait ConfigPort: Send + Sync {
     fn propose(&self, slice: SliceId, id: ProposalId, change: SliceChange);
     /// Reads a slice's configuration linearizably, and gives it to [`DataPlane::configured`].
     fn query(&self, slice: SliceId);
+    /// Which node holds the volume, and under which attachment, as far as is known here.
+    fn holder(&self, volume: VolumeId) -> Option<(NodeId, AttachmentEpoch)>;
     /// A node's name, for people.
     fn node_name(&self, node: NodeId) -> String;
+    /// A beacon of `from` has come: it is alive.
+    fn heard(&self, from: NodeId);
     /// What takes control messages.
     fn control(&self, from: NodeId, message: mooring_transport::Message);
     /// The control stream to a peer is new, or gone: what waits for an answer of its waits in vain.
@@ -61,7 +68,6 @@ pub struct DataPlane {
     beacons: Arc<BeaconBoard>,
     slice_timers: Arc<Timers<SliceId>>,
     volume_timers: Arc<Timers<VolumeId>>,
-    readers: Arc<Readers>,
     events: Arc<EventLog>,
     this: Weak<Self>,
 }
@@ -85,7 +91,6 @@ impl DataPlane {
             beacons,
             slice_timers,
             volume_timers: Timers::new(),
-            readers: Readers::start(READERS),
             events,
             this: this.clone(),
         })
@@ -106,7 +111,6 @@ impl DataPlane {
         self.beacons.stop();
         self.slice_timers.stop();
         self.volume_timers.stop();
-        self.readers.stop();
     }
 
     /// Wants streams to `peer`.
@@ -125,6 +129,12 @@ impl DataPlane {
         }
     }
 
+    /// Whether the data stream to `peer` is up.
+    #[must_use]
+    pub fn is_connected(&self, peer: NodeId) -> bool {
+        self.connected.contains(&peer)
+    }
+
     /// What slices and volumes of this node are built with.
     #[must_use]
     pub fn beacons(&self) -> &Arc<BeaconBoard> {
@@ -141,12 +151,6 @@ impl DataPlane {
     #[must_use]
     pub fn volume_timers(&self) -> &Arc<Timers<VolumeId>> {
         &self.volume_timers
-    }
-
-    /// The threads that read.
-    #[must_use]
-    pub fn readers(&self) -> &Arc<Readers> {
-        &self.readers
     }
 
     /// What the slices of this node may use of it.
@@ -215,11 +219,14 @@ impl DataPlane {
         self.volumes.insert(volume.id(), volume);
     }
 
-    /// Lets go of a volume that is closed.
+    /// Lets go of a volume that is closed, and tells those who know its client.
     pub fn remove_volume(&self, id: VolumeId) {
         if let Some((_, volume)) = self.volumes.remove(&id) {
             self.volume_timers.set(id, None);
             self.clients.remove(&volume.client());
+            for peer in volume.introduced_to().into_iter().filter(|peer| *peer != self.me) {
+                self.send(peer, Envelope::Gone(volume.client()));
+            }
         }
     }
 
@@ -239,6 +246,32 @@ impl DataPlane {
             if slice.pool().id() == pool {
                 slice.store_failed();
             }
+        }
+    }
+
+    /// How many clients have introduced themselves, and are still there.
+    #[cfg(test)]
+    pub fn known_clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// A pool hangs: its primaries resign, again and again for as long as it does: who could follow
+    /// may be there only later.
+    pub fn resign_while_hung(&self, pool: &Arc<Pool>) {
+        while pool.hangs() {
+            for slice in self.slices_in(pool) {
+                slice.deliver(Event::Resign);
+            }
+            thread::sleep(RESIGN_PAUSE);
+        }
+    }
+
+    /// A pool answers again: its replicas hear what they were not told meanwhile, once they have had
+    /// the time to hear their primaries.
+    pub fn go_on_after_hang(&self, pool: &Arc<Pool>, patience: Duration) {
+        thread::sleep(patience);
+        for slice in self.slices_in(pool) {
+            slice.deliver(Event::Tick);
         }
     }
 
@@ -291,19 +324,17 @@ impl DataPlane {
 
     fn local_request(&self, from: NodeId, message: RequestMessage) -> Option<(Arc<Slice>, Event)> {
         let RequestMessage { slice, id, request } = message;
-        if let Some(slice) = self.slice(slice) {
-            return Some((slice, Event::Request { id, request }));
-        }
-        // Not a replica of it (any more): the client's configuration is old, or ours is.
-        let reply = Reply {
-            epoch: request.epoch,
-            durable: mooring_terms::Sequence(0),
-            outcome: mooring_replication::Outcome::Refused(mooring_replication::Refusal::Moved {
-                epoch: request.epoch,
-                primary: None,
-                tail_lost: mooring_terms::Epoch(0),
-            }),
+        let refusal = match self.slice(slice) {
+            Some(found) if self.may_ask(from, slice.volume, &request) => {
+                return Some((found, Event::Request { id, request }));
+            }
+            // The configuration may not have come here yet: the holder tries again.
+            Some(_) => Refusal::Busy,
+            // Not a replica of it (any more): the client's configuration is old, or ours is.
+            None => Refusal::Moved { epoch: request.epoch, primary: None, tail_lost: Epoch(0) },
         };
+        let outcome = Outcome::Refused(refusal);
+        let reply = Reply { epoch: request.epoch, durable: Sequence(0), outcome };
         let message = ReplyMessage { slice, id, reply };
         if from == self.me {
             if let Some(volume) = self.volume(slice.volume) {
@@ -313,6 +344,25 @@ impl DataPlane {
             self.send(from, Envelope::Reply(message));
         }
         None
+    }
+}
+
+impl DataPlane {
+    /// Whether `from` may send this request: a seal, which ends every older attachment, comes only
+    /// from the holder whom the configuration names, with its epoch. One that is over is let
+    /// through, to be told by whom it was fenced.
+    fn may_ask(&self, from: NodeId, volume: VolumeId, request: &Request) -> bool {
+        let Credential::Attachment(asked) = request.credential;
+        if request.operation != Operation::Seal {
+            return true;
+        }
+        let holder = self.config().and_then(|config| config.holder(volume));
+        let may =
+            holder.is_some_and(|(node, epoch)| asked < epoch || (node, epoch) == (from, asked));
+        if !may {
+            tracing::warn!(%from, %volume, ?asked, ?holder, "a seal from who isn't known to hold the volume");
+        }
+        may
     }
 }
 
@@ -365,11 +415,11 @@ impl VolumePorts for DataPlane {
         volume.disconnected(node);
     }
 
-    fn request(&self, node: NodeId, message: RequestMessage, reads: &mut Vec<PendingLookup>) {
+    fn request(&self, node: NodeId, message: RequestMessage) {
         if node != self.me {
             self.send(node, Envelope::Request(message));
         } else if let Some((slice, event)) = self.local_request(self.me, message) {
-            slice.deliver_keeping_reads(event, reads);
+            slice.deliver(event);
         }
     }
 
@@ -433,6 +483,8 @@ impl Handler for DataPlane {
             Channel::Beacon => {
                 if !self.beacons.receive(from, &message) {
                     tracing::warn!(%from, "a beacon that can't be decoded was dropped");
+                } else if let Some(config) = self.config() {
+                    config.heard(from);
                 }
             }
             Channel::Control => {
@@ -441,7 +493,11 @@ impl Handler for DataPlane {
                 }
             }
             Channel::Data => match Envelope::decode(message) {
-                Ok(envelope) => self.received(from, envelope),
+                Ok(envelope) => {
+                    let relieved = mooring_transport::is_relieved();
+                    let cover = if relieved { Cover::Stream } else { Cover::None };
+                    errands::scope(cover, || self.received(from, envelope));
+                }
                 Err(error) => {
                     tracing::warn!(%from, %error, "a message that can't be decoded was dropped");
                 }
@@ -490,6 +546,9 @@ impl DataPlane {
                 }
                 self.introduce(from, hello);
             }
+            Envelope::Gone(client) => {
+                self.clients.remove_if(&client, |_, (home, _)| *home == from);
+            }
             // Answers may have been lost with the stream before: what waits for one is asked again.
             Envelope::Fresh => {
                 if self.connected.contains(&from) {
@@ -504,7 +563,9 @@ impl DataPlane {
 
 impl Due<SliceId> for DataPlane {
     fn due(&self, subject: SliceId) {
-        if let Some(slice) = self.slice(subject) {
+        let Some(slice) = self.slice(subject) else { return };
+        // What a replica doesn't hear while it is muted tells nothing: it must not take over.
+        if !(slice.pool().hangs() && slice.status().role == Role::Secondary) {
             slice.deliver(Event::Tick);
         }
     }

@@ -20,6 +20,8 @@ mod admission;
 mod beacon;
 mod clock;
 mod data_plane;
+mod disk_watch;
+mod errands;
 mod event_log;
 mod node;
 mod node_store;
@@ -30,6 +32,8 @@ mod readers;
 mod serial;
 mod slice;
 mod speed;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod volume;
 mod wire;

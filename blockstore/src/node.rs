@@ -7,6 +7,7 @@
 //! Everything above uses this type and [`crate::Volume`], and nothing else of the block store.
 
 mod error;
+mod hand_over;
 mod hints;
 mod inquiry;
 mod membership;
@@ -51,6 +52,9 @@ pub use volumes::OpenVolume;
 
 /// Between two tries of something that must be known to the cluster in the end.
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(300);
+
+/// How long the hand-over of primaries may take when the node stops.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(1_000);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -200,12 +204,13 @@ impl Node {
         tokio::spawn(Arc::clone(self).repair());
         tokio::spawn(Arc::clone(self).keep_certificates());
         tokio::spawn(Arc::clone(self).gossip());
-        tokio::spawn(Arc::clone(self).sweep_once_current());
         Ok(())
     }
 
-    /// Stops everything. What waits stays unanswered: the next process goes on with it.
+    /// Hands its primaries over, within [`HAND_OVER_LIMIT`], and stops everything. What waits stays
+    /// unanswered: the next process goes on with it.
     pub async fn stop(&self) {
+        self.hand_primaries_over().await;
         self.plane.stop();
         for open in self.pools.all() {
             open.pool.stop();
@@ -273,36 +278,24 @@ impl Node {
     /// refuses.
     fn announce_until_known(self: &Arc<Self>, command: Command) {
         let node = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            while let Some(this) = node.upgrade() {
-                match this.propose_as_system(command.clone()).await {
-                    Ok(_) => return,
-                    Err(NodeError::Refused(refused)) => {
-                        tracing::warn!(command = command.name(), %refused, "an announcement was refused");
-                        return;
-                    }
-                    Err(error) => {
-                        tracing::debug!(command = command.name(), %error, "an announcement waits");
-                    }
-                }
-                drop(this);
-                tokio::time::sleep(ANNOUNCE_PAUSE).await;
-            }
-        });
+        self.runtime.spawn(async move { Self::announce(&node, command).await });
     }
 
-    /// Once the configuration here is known to be current: frees replicas that nobody has any more.
-    async fn sweep_once_current(self: Arc<Self>) {
-        loop {
-            match self.control.read_linearizable().await {
-                Ok(state) => {
-                    let node = Arc::clone(&self);
-                    drop(tokio::task::spawn_blocking(move || node.sweep_replicas(&state)).await);
+    /// See [`Node::announce_until_known`]; returns when it is known, or refused.
+    async fn announce(node: &Weak<Self>, command: Command) {
+        while let Some(this) = node.upgrade() {
+            match this.propose_as_system(command.clone()).await {
+                Ok(_) => return,
+                Err(NodeError::Refused(refused)) => {
+                    tracing::warn!(command = command.name(), %refused, "an announcement was refused");
                     return;
                 }
-                Err(mooring_control::Error::Stopped { .. }) => return,
-                Err(_) => tokio::time::sleep(ANNOUNCE_PAUSE).await,
+                Err(error) => {
+                    tracing::debug!(command = command.name(), %error, "an announcement waits");
+                }
             }
+            drop(this);
+            tokio::time::sleep(ANNOUNCE_PAUSE).await;
         }
     }
 }

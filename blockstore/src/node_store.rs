@@ -25,6 +25,8 @@ const BOOT: &str = "boot";
 const MEMBERSHIP: &str = "membership";
 const IDENTITY: &str = "identity";
 const CA_UNWRAP: &str = "ca-unwrap";
+const BEGINNING: &str = "beginning";
+const BEGINNING_IDENTITY: &str = "beginning-identity";
 
 /// A node's place in its cluster, as of its last start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +162,28 @@ impl NodeStore {
         identity: &Identity,
     ) -> Result<(), NodeStoreError> {
         self.put(&[(MEMBERSHIP, &encode(membership)), (IDENTITY, &identity.to_bytes())])
+    }
+
+    /// Keeps what this node is to be in a cluster that it is about to make.
+    ///
+    /// # Errors
+    /// [`NodeStoreError`].
+    pub fn set_beginning(
+        &self,
+        membership: &Membership,
+        identity: &Identity,
+    ) -> Result<(), NodeStoreError> {
+        self.put(&[(BEGINNING, &encode(membership)), (BEGINNING_IDENTITY, &identity.to_bytes())])
+    }
+
+    /// What this node was to be in a cluster that it was about to make; `None` if it never was.
+    ///
+    /// # Errors
+    /// [`NodeStoreError`].
+    pub fn beginning(&self) -> Result<Option<(Membership, Identity)>, NodeStoreError> {
+        let Some(membership) = self.decoded(BEGINNING)? else { return Ok(None) };
+        let Some(bytes) = self.get(BEGINNING_IDENTITY)? else { return Ok(None) };
+        Ok(Some((membership, Identity::from_bytes(&bytes)?)))
     }
 
     /// Keeps a renewed certificate.

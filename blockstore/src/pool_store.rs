@@ -18,6 +18,7 @@ use mooring_engine::{
 use mooring_terms::{Entry, ErrorKind, Incarnation, PoolId, SliceId};
 use serde::{Deserialize, Serialize};
 
+use crate::disk_watch::{Movement, WatchedDisk};
 use crate::speed::{self, Speed};
 
 /// Where the name tag lies.
@@ -79,6 +80,8 @@ pub struct Opened {
     pub report: OpenReport,
     /// How fast it is, if that was measured now.
     pub speed: Option<Speed>,
+    /// Whether its disk moves.
+    pub movement: Arc<Movement>,
 }
 
 /// Told how long a measurement has been going on.
@@ -262,7 +265,8 @@ fn open_disk(
     let failed = |source| PoolStoreError::Engine { path: path.to_owned(), source };
     let options =
         OpenOptions { memory_bytes, opening: crate::random::u64(), ..OpenOptions::default() };
-    let (engine, report) = Pool::open(disk, options).map_err(failed)?;
+    let (disk, movement) = WatchedDisk::new(disk);
+    let (engine, report) = Pool::open(Arc::new(disk), options).map_err(failed)?;
     let tag = match engine.replica(TAG) {
         Ok(info) => Some(
             postcard::from_bytes(&info.state).map_err(|_| PoolStoreError::Tag(path.to_owned()))?,
@@ -270,7 +274,7 @@ fn open_disk(
         Err(EngineError::NoReplica(_)) => None,
         Err(source) => return Err(failed(source)),
     };
-    Ok(Opened { engine, tag, report, speed: None })
+    Ok(Opened { engine, tag, report, speed: None, movement })
 }
 
 /// Gives the pool its name tag, durably.

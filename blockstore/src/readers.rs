@@ -1,4 +1,5 @@
-//! Threads for reads that would hold up something else: a stream's reader, or the reads behind them.
+//! A pool's threads for reads that would hold up something else: a stream's reader, or the reads
+//! behind them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ struct State {
 }
 
 impl Readers {
-    /// Starts `threads` threads. They end with [`Readers::stop`].
+    /// Starts `threads` threads named `name`. They end with [`Readers::stop`].
     #[must_use]
-    pub fn start(threads: usize) -> Arc<Self> {
+    pub fn start(name: &str, threads: usize) -> Arc<Self> {
         let readers = Arc::new(Self {
             state: Mutex::new(State { jobs: VecDeque::new(), stopped: false }),
             more: Condvar::new(),
@@ -31,7 +32,7 @@ impl Readers {
         for number in 0..threads {
             let readers = Arc::clone(&readers);
             thread::Builder::new()
-                .name(format!("reader-{number}"))
+                .name(format!("{name}-{number}"))
                 .spawn(move || {
                     while let Some(job) = readers.next() {
                         job();

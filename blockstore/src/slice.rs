@@ -1,13 +1,18 @@
 //! One replica of one slice: the pure core, and the hands that do what it says.
 //!
 //! ```text
-//!   transport, client, pool, beacons, Raft ── deliver(event) ──> core ── commands ──> run, in order
+//!   transport, client, pool, beacons, Raft ── deliver(event) ──> core ── commands
+//!                                              ^                    ├─ send, propose, vouch: at once
+//!                                              └─ Received, ... ─── └─ append, read, ...: the lane
 //! ```
 //!
-//! The shell decides nothing. It keeps two promises that the core relies on: commands are run in
-//! order (reads and queries excepted, which see at least what was appended before them), and a
-//! `Vouch` has taken effect before the next command is run.
+//! The shell decides nothing. What is asked of the engine goes through the slice's lane, in order (of
+//! reads and queries only the beginning: they see at least what was appended before them), one
+//! thread at a time; everything else is done in order among itself, and never waits for the lane. So
+//! a replica whose disk hangs can still be heard: it resigns. A `Vouch` has taken effect before the
+//! next command is run.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -17,11 +22,12 @@ use mooring_replication::{
     RequestId, Status, Token,
 };
 use mooring_terms::{BlockIndex, BlockRange, Entry, Epoch, Extent, NodeId, Sequence, SliceId};
+use parking_lot::Mutex;
 
 use crate::beacon::BeaconBoard;
 use crate::clock;
+use crate::errands::{self, Cover};
 use crate::pool::Pool;
-use crate::readers::Readers;
 use crate::serial::Serial;
 use crate::timers::Timers;
 
@@ -44,9 +50,9 @@ pub struct Slice {
     id: SliceId,
     pool: Arc<Pool>,
     serial: Serial<Replica, Command>,
+    lane: Mutex<Lane>,
     beacons: Arc<BeaconBoard>,
     timers: Arc<Timers<SliceId>>,
-    readers: Arc<Readers>,
     ports: Weak<dyn SlicePorts>,
     /// Set when this node lets go of the replica: nothing of it is done any more.
     closed: AtomicBool,
@@ -59,18 +65,36 @@ pub struct Slice {
     this: Weak<Self>,
 }
 
-/// A read of a slice that was asked for and not yet done: whoever holds it does it, on a thread that
-/// may wait for a disk.
-pub struct PendingLookup {
-    slice: Arc<Slice>,
-    lookup: Lookup,
+/// What is asked of the engine, in order.
+#[derive(Default)]
+struct Lane {
+    jobs: VecDeque<Job>,
+    /// Whether some thread has taken it on to work the lane off.
+    taken: bool,
 }
 
-impl PendingLookup {
-    /// Reads, and tells the slice what was found.
-    pub fn perform(self) {
-        let answer = self.slice.look_up(self.lookup);
-        self.slice.deliver(answer);
+/// One thing that is asked of the engine.
+enum Job {
+    Append { mark: Mark, entries: Vec<Entry> },
+    Sync { mark: Mark },
+    Committed { sequence: Sequence },
+    Reserve { bytes: u64 },
+    Release { bytes: u64 },
+    Look(Lookup),
+}
+
+/// The duty to work a slice's lane off; whoever has it performs it or hands it over.
+pub struct Errand(Arc<Slice>);
+
+impl Errand {
+    /// Does what is in the lane, as far as a thread with this cover may wait; the pool's thread does
+    /// the rest. `last`: the thread has nothing else to do.
+    pub fn perform(self, cover: Cover, last: bool) {
+        let lookup = self.0.work_off(cover, last);
+        if let Some(lookup) = lookup {
+            let answer = self.0.look_up(lookup);
+            self.0.deliver(answer);
+        }
     }
 }
 
@@ -89,16 +113,15 @@ impl Slice {
         pool: Arc<Pool>,
         beacons: Arc<BeaconBoard>,
         timers: Arc<Timers<SliceId>>,
-        readers: Arc<Readers>,
         ports: Weak<dyn SlicePorts>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             id,
             pool,
             serial: Serial::new(replica),
+            lane: Mutex::new(Lane::default()),
             beacons,
             timers,
-            readers,
             ports,
             closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -137,31 +160,15 @@ impl Slice {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Tells the core, and does what it says. Reads that it asks for go to the reader threads: the
-    /// calling thread has others to serve.
+    /// Tells the core, and does what it says. What may wait for the disk is left to the end of the
+    /// thread's outermost [`errands::scope`].
     pub fn deliver(&self, event: Event) {
-        let lookups = self.drive(event);
-        for lookup in lookups {
-            self.look_up_elsewhere(lookup);
-        }
+        errands::scope(Cover::None, || self.drive(event));
     }
 
-    /// As [`Slice::deliver`], for a thread that may read itself: the reads are added to `reads`.
-    pub fn deliver_keeping_reads(&self, event: Event, reads: &mut Vec<PendingLookup>) {
-        let lookups = self.drive(event);
-        if let Some(slice) = self.this.upgrade() {
-            reads.extend(
-                lookups
-                    .into_iter()
-                    .map(|lookup| PendingLookup { slice: Arc::clone(&slice), lookup }),
-            );
-        }
-    }
-
-    fn drive(&self, event: Event) -> Vec<Lookup> {
-        let mut lookups = Vec::new();
+    fn drive(&self, event: Event) {
         if self.closed.load(Ordering::Acquire) {
-            return lookups;
+            return;
         }
         self.serial.enter(
             |replica, queue| {
@@ -169,75 +176,36 @@ impl Slice {
                 self.beacons.with(|leases| replica.handle(now, leases, event, queue));
                 self.timers.set(self.id, replica.deadline());
             },
-            |batch| self.run(batch, &mut lookups),
+            |batch| self.run(batch),
         );
-        lookups
     }
 
-    fn run(&self, batch: Vec<Command>, lookups: &mut Vec<Lookup>) {
-        let mut pending: Option<(Mark, Vec<Entry>)> = None;
-        if self.closed.load(Ordering::Acquire) {
-            return;
-        }
-        for command in batch {
-            if let Command::Append { mark, entries } = command {
-                match &mut pending {
-                    Some((last, all)) => {
-                        *last = mark;
-                        all.extend(entries);
-                    }
-                    None => pending = Some((mark, entries)),
-                }
-                continue;
-            }
-            self.append(pending.take());
-            self.run_one(command, lookups);
-        }
-        self.append(pending);
-    }
-
-    fn append(&self, pending: Option<(Mark, Vec<Entry>)>) {
-        let Some((mark, entries)) = pending else { return };
-        if self.closed.load(Ordering::Acquire) || self.broken.load(Ordering::Acquire) {
-            return;
-        }
-        if !self.pool.append(self.id, &entries) {
-            if !self.broken.swap(true, Ordering::AcqRel) {
-                self.feed(Event::StoreFailed);
-            }
-            return;
-        }
-        let cost: u64 = entries.iter().map(Entry::cost_bytes).sum();
-        if cost > 0 {
-            self.promised_less(cost);
-        }
-        self.feed(Event::Received { mark });
-    }
-
-    fn run_one(&self, command: Command, lookups: &mut Vec<Lookup>) {
+    fn run(&self, batch: Vec<Command>) {
         let Some(ports) = self.ports.upgrade() else { return };
-        match command {
-            Command::Append { .. } => unreachable!("appends are gathered by `run`"),
-            Command::Sync { mark } => {
-                if !self.broken.load(Ordering::Acquire)
-                    && let Some(this) = self.this.upgrade()
-                {
-                    self.pool.sync(this, mark);
-                }
+        for command in batch {
+            if self.closed.load(Ordering::Acquire) {
+                return;
             }
-            Command::Committed { sequence } => self.pool.engine().committed(self.id, sequence),
-            Command::Read { token, range } => lookups.push(Lookup::Read { token, range }),
+            self.run_one(&*ports, command);
+        }
+    }
+
+    fn run_one(&self, ports: &dyn SlicePorts, command: Command) {
+        match command {
+            Command::Append { mark, entries } => self.ask_engine(Job::Append { mark, entries }),
+            Command::Sync { mark } => self.ask_engine(Job::Sync { mark }),
+            Command::Committed { sequence } => self.ask_engine(Job::Committed { sequence }),
+            Command::Reserve { bytes } => self.ask_engine(Job::Reserve { bytes }),
+            Command::Release { bytes } => self.ask_engine(Job::Release { bytes }),
+            Command::Read { token, range } => {
+                self.ask_engine(Job::Look(Lookup::Read { token, range }));
+            }
             Command::Query { token, query, from, limit_blocks } => {
-                lookups.push(Lookup::Search { token, query, from, limit_blocks });
+                self.ask_engine(Job::Look(Lookup::Search { token, query, from, limit_blocks }));
             }
             Command::ReadRecords { token, after, limit_bytes } => {
-                lookups.push(Lookup::Records { token, after, limit_bytes });
+                self.ask_engine(Job::Look(Lookup::Records { token, after, limit_bytes }));
             }
-            Command::Reserve { bytes } => {
-                let granted = self.reserve(bytes);
-                self.feed(Event::Reserved { bytes: granted });
-            }
-            Command::Release { bytes } => self.promised_less(bytes),
             Command::Send { to, message } => ports.send(to, message),
             Command::Reply { id, reply } => ports.reply(self.id, id, reply),
             Command::Propose { id, change } => ports.propose(self.id, id, change),
@@ -245,6 +213,102 @@ impl Slice {
             Command::Vouch { epoch, peers } => self.vouch(epoch, peers),
             Command::Note(note) => ports.note(self.id, note),
         }
+    }
+
+    /// Puts a job into the lane. Whoever finds nobody at it takes it on.
+    fn ask_engine(&self, job: Job) {
+        let mut lane = self.lane.lock();
+        lane.jobs.push_back(job);
+        let free = !std::mem::replace(&mut lane.taken, true);
+        drop(lane);
+        if free && let Some(this) = self.this.upgrade() {
+            errands::later(Errand(this));
+        }
+    }
+
+    /// Does the jobs of the lane, which this thread has taken on, until none is left, or until one
+    /// comes up that the thread may not wait for: then the pool's thread goes on. Gives back a read
+    /// for the caller to do, if he may and nothing is behind it.
+    fn work_off(self: &Arc<Self>, cover: Cover, last: bool) -> Option<Lookup> {
+        loop {
+            let mut lane = self.lane.lock();
+            let may_wait = cover == Cover::Pool || (cover != Cover::None && self.pool.is_well());
+            if matches!(lane.jobs.front(), Some(Job::Append { .. })) && !may_wait {
+                drop(lane);
+                self.pool.take_over(Errand(Arc::clone(self)));
+                return None;
+            }
+            let Some(job) = lane.jobs.pop_front() else {
+                lane.taken = false;
+                return None;
+            };
+            match job {
+                Job::Append { mut mark, mut entries } => {
+                    // What has gathered goes in one write.
+                    while let Some(Job::Append { .. }) = lane.jobs.front() {
+                        let Some(Job::Append { mark: later, entries: more }) =
+                            lane.jobs.pop_front()
+                        else {
+                            unreachable!("looked at under the same lock")
+                        };
+                        mark = later;
+                        entries.extend(more);
+                    }
+                    drop(lane);
+                    self.append(mark, &entries);
+                }
+                Job::Look(lookup) => {
+                    let alone = lane.jobs.is_empty();
+                    if alone && last && cover == Cover::Caller && may_wait {
+                        lane.taken = false;
+                        return Some(lookup);
+                    }
+                    drop(lane);
+                    self.look_up_elsewhere(lookup);
+                }
+                job => {
+                    drop(lane);
+                    self.do_at_once(job);
+                }
+            }
+        }
+    }
+
+    /// What never waits for the disk.
+    fn do_at_once(&self, job: Job) {
+        match job {
+            Job::Append { .. } | Job::Look(_) => unreachable!("the caller does these itself"),
+            Job::Sync { mark } => {
+                if !self.broken.load(Ordering::Acquire)
+                    && let Some(this) = self.this.upgrade()
+                {
+                    self.pool.sync(this, mark);
+                }
+            }
+            Job::Committed { sequence } => self.pool.engine().committed(self.id, sequence),
+            Job::Reserve { bytes } => {
+                let granted = self.reserve(bytes);
+                self.drive(Event::Reserved { bytes: granted });
+            }
+            Job::Release { bytes } => self.promised_less(bytes),
+        }
+    }
+
+    fn append(&self, mark: Mark, entries: &[Entry]) {
+        if self.closed.load(Ordering::Acquire) || self.broken.load(Ordering::Acquire) {
+            return;
+        }
+        if !self.pool.append(self.id, entries) {
+            if !self.broken.swap(true, Ordering::AcqRel) {
+                self.drive(Event::StoreFailed);
+            }
+            return;
+        }
+        let cost: u64 = entries.iter().map(Entry::cost_bytes).sum();
+        if cost > 0 {
+            self.promised_less(cost);
+        }
+        self.drive(Event::Received { mark });
     }
 
     /// All of `bytes`, or nothing.
@@ -265,8 +329,8 @@ impl Slice {
         }
     }
 
-    /// Takes `bytes` off what is promised, here and in the engine. Only the thread that runs the
-    /// queue comes here.
+    /// Takes `bytes` off what is promised, here and in the engine. Only the thread that has taken on
+    /// the lane comes here.
     fn promised_less(&self, bytes: u64) {
         let left = self.promised.load(Ordering::Acquire).saturating_sub(bytes);
         self.promised.store(left, Ordering::Release);
@@ -277,21 +341,12 @@ impl Slice {
         self.beacons.vouch(self.id, &self.pool, epoch, peers);
     }
 
-    /// An event that a command of ours gave: its commands are queued behind the present ones.
-    fn feed(&self, event: Event) {
-        self.serial.enter(
-            |replica, queue| {
-                let now = clock::now();
-                self.beacons.with(|leases| replica.handle(now, leases, event, queue));
-                self.timers.set(self.id, replica.deadline());
-            },
-            |_| unreachable!("fed from inside `run`, so this thread is running already"),
-        );
-    }
-
-    fn look_up_elsewhere(&self, lookup: Lookup) {
-        let Some(slice) = self.this.upgrade() else { return };
-        self.readers.run(move || PendingLookup { slice, lookup }.perform());
+    fn look_up_elsewhere(self: &Arc<Self>, lookup: Lookup) {
+        let slice = Arc::clone(self);
+        self.pool.readers().run(move || {
+            let answer = slice.look_up(lookup);
+            slice.deliver(answer);
+        });
     }
 
     fn look_up(&self, lookup: Lookup) -> Event {

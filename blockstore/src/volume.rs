@@ -24,9 +24,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::readers::Readers;
+use crate::errands::{self, Cover};
 use crate::serial::Serial;
-use crate::slice::PendingLookup;
 use crate::timers::Timers;
 
 /// What a volume needs of its node.
@@ -34,9 +33,8 @@ pub trait VolumePorts: Send + Sync {
     /// Wants a stream to `node` for `client`; answered through [`Volume::connected`] or
     /// [`Volume::disconnected`], perhaps before this returns.
     fn connect(&self, volume: &Arc<Volume>, node: NodeId);
-    /// Sends a request. One to this node's own slices may leave a read for the caller to do once
-    /// no queue waits for it.
-    fn request(&self, node: NodeId, message: RequestMessage, reads: &mut Vec<PendingLookup>);
+    /// Sends a request.
+    fn request(&self, node: NodeId, message: RequestMessage);
     /// Reads a slice's configuration linearizably; it comes back by [`Volume::configured`].
     fn query_config(&self, volume: VolumeId, slice: SliceIndex);
 }
@@ -83,8 +81,9 @@ pub struct Volume {
     broken: AtomicBool,
     state: watch::Sender<Attachment>,
     timers: Arc<Timers<VolumeId>>,
-    readers: Arc<Readers>,
     ports: Weak<dyn VolumePorts>,
+    /// Whether one of the device's threads waits for a disk of this node: the others must not.
+    waits: AtomicBool,
     /// The newest stream to each node.
     newest: Mutex<BTreeMap<NodeId, StreamId>>,
     this: Weak<Self>,
@@ -130,7 +129,6 @@ impl Volume {
     pub fn new(
         parts: VolumeParts,
         timers: Arc<Timers<VolumeId>>,
-        readers: Arc<Readers>,
         ports: Weak<dyn VolumePorts>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
@@ -146,8 +144,8 @@ impl Volume {
             broken: AtomicBool::new(false),
             state: watch::Sender::new(Attachment::Opening),
             timers,
-            readers,
             ports,
+            waits: AtomicBool::new(false),
             newest: Mutex::new(BTreeMap::new()),
             this: this.clone(),
             last_error: Mutex::new(None),
@@ -209,27 +207,27 @@ impl Volume {
 
     /// The stream to `node` is up, and the node knows of it.
     pub fn connected(&self, node: NodeId, stream: StreamId) {
-        let mut reads = Vec::new();
-        self.serial.enter(
-            |core, queue| {
-                // Two introductions to one node may cross; the node goes by the higher number.
-                let mut newest = self.newest.lock();
-                let known = newest.entry(node).or_insert(stream);
-                if stream < *known {
-                    return;
-                }
-                *known = stream;
-                core.handle(clock::now(), ClientEvent::Connected { node, stream }, queue);
-                self.timers.set(self.id, core.deadline());
-            },
-            |batch| self.run_all(batch, &mut reads),
-        );
-        self.read_elsewhere(reads);
+        self.drive(|core, queue| {
+            // Two introductions to one node may cross; the node goes by the higher number.
+            let mut newest = self.newest.lock();
+            let known = newest.entry(node).or_insert(stream);
+            if stream < *known {
+                return;
+            }
+            *known = stream;
+            core.handle(clock::now(), ClientEvent::Connected { node, stream }, queue);
+        });
     }
 
     /// The stream to `node` is gone.
     pub fn disconnected(&self, node: NodeId) {
         self.deliver(ClientEvent::Disconnected { node });
+    }
+
+    /// The nodes that know its client.
+    #[must_use]
+    pub fn introduced_to(&self) -> Vec<NodeId> {
+        self.newest.lock().keys().copied().collect()
     }
 
     /// A primary's answer.
@@ -269,45 +267,37 @@ impl Volume {
     fn submit(&self, io: Io, waiting: Waiting) {
         let id = IoId(self.next_io.fetch_add(1, Ordering::Relaxed));
         self.waiting.insert(id, Mutex::new(waiting));
-        let mut reads = self.drive(ClientEvent::Submit { id, io });
-        // The last read is done here: its caller has nothing better to do than to wait for it.
-        let last = reads.pop();
-        self.read_elsewhere(reads);
-        if let Some(last) = last {
-            last.perform();
+        // One thread of the device at a time does what waits for a disk itself: it has nothing better
+        // to do, and if the disk hangs, the others go on.
+        let may_wait = !self.waits.swap(true, Ordering::Acquire);
+        let cover = if may_wait { Cover::Caller } else { Cover::None };
+        errands::scope(cover, || self.deliver(ClientEvent::Submit { id, io }));
+        if may_wait {
+            self.waits.store(false, Ordering::Release);
         }
     }
 
     fn deliver(&self, event: ClientEvent) {
-        let reads = self.drive(event);
-        self.read_elsewhere(reads);
+        self.drive(|core, queue| core.handle(clock::now(), event, queue));
     }
 
-    fn drive(&self, event: ClientEvent) -> Vec<PendingLookup> {
-        let mut reads = Vec::new();
-        self.serial.enter(
-            |core, queue| {
-                core.handle(clock::now(), event, queue);
-                self.timers.set(self.id, core.deadline());
-            },
-            |batch| self.run_all(batch, &mut reads),
-        );
-        reads
+    fn drive(&self, step: impl FnOnce(&mut VolumeClient, &mut Vec<ClientCommand>)) {
+        errands::scope(Cover::None, || {
+            self.serial.enter(
+                |core, queue| {
+                    step(core, queue);
+                    self.timers.set(self.id, core.deadline());
+                },
+                |batch| {
+                    for command in batch {
+                        self.run(command);
+                    }
+                },
+            );
+        });
     }
 
-    fn read_elsewhere(&self, reads: Vec<PendingLookup>) {
-        for read in reads {
-            self.readers.run(move || read.perform());
-        }
-    }
-
-    fn run_all(&self, batch: Vec<ClientCommand>, reads: &mut Vec<PendingLookup>) {
-        for command in batch {
-            self.run(command, reads);
-        }
-    }
-
-    fn run(&self, command: ClientCommand, reads: &mut Vec<PendingLookup>) {
+    fn run(&self, command: ClientCommand) {
         match command {
             ClientCommand::Connect { node } => {
                 if let (Some(ports), Some(this)) = (self.ports.upgrade(), self.this.upgrade()) {
@@ -316,7 +306,7 @@ impl Volume {
             }
             ClientCommand::Send { node, message } => {
                 if let Some(ports) = self.ports.upgrade() {
-                    ports.request(node, message, reads);
+                    ports.request(node, message);
                 }
             }
             ClientCommand::QueryConfig { slice } => {

@@ -2,7 +2,7 @@
 //! clients and the replies to them.
 //!
 //! Version history
-//! - 1: replica, request, reply, client, fresh.
+//! - 1: replica, request, reply, client, fresh, gone.
 //!
 //! ```text
 //!   transport header: version (1 byte) | kind (1 byte)
@@ -32,6 +32,8 @@ pub enum Envelope {
     Client(ClientHello),
     /// First on every stream: what the sender sent on the one before may be lost, answers too.
     Fresh,
+    /// A client of the sender's is no more.
+    Gone(ClientId),
 }
 
 /// A client's introduction: requests that it sent on lower streams, and that wait, are dropped.
@@ -69,6 +71,10 @@ impl Envelope {
                 (&[VERSION, 3], (header.into(), Vec::new()))
             }
             Self::Fresh => (&[VERSION, 4], (Bytes::new(), Vec::new())),
+            Self::Gone(client) => {
+                let header = postcard::to_stdvec(&client).expect("plain numbers encode");
+                (&[VERSION, 5], (header.into(), Vec::new()))
+            }
         };
         let mut payload = Vec::with_capacity(1 + data.len());
         payload.push(header);
@@ -93,6 +99,10 @@ impl Envelope {
                     .map_err(|_| EnvelopeError::Wire(WireError::Header))?,
             ),
             [VERSION, 4] => Self::Fresh,
+            [VERSION, 5] => Self::Gone(
+                postcard::from_bytes(&header)
+                    .map_err(|_| EnvelopeError::Wire(WireError::Header))?,
+            ),
             _ => return Err(EnvelopeError::Unknown),
         })
     }

@@ -55,22 +55,47 @@ pub async fn create(
     timings: Timings,
 ) -> Result<(), NodeError> {
     let node = NodeId(1);
-    let cluster_name = format!("{}-cluster", member.name);
-    let beginning =
-        certificates::begin(cluster_name, member.name, vec![member.listen], member.labels)?;
-    let cluster = beginning.genesis.cluster.0;
-    store.set_ca_unwrap(&beginning.wrapping_key)?;
+    let before = store.beginning()?;
     let boot = store.next_boot()?;
     let rpc = Rpc::new(node, Arc::new(NoWire), Handle::current());
     let options = mooring_control::Options { node, boot, store: data.join("raft.redb"), timings };
     let control = Control::start(options, rpc).await?;
-    let by = Actor { node: Some(node), name: "root".to_owned() };
-    let created = control.create(by, beginning.genesis).await;
+    let created = create_or_find(store, &control, member, before).await;
     control.shutdown().await?;
-    created?;
-    let membership = Membership { cluster, node, peers: Vec::new() };
-    store.set_membership(&membership, &beginning.identity)?;
+    let (membership, identity) = created?;
+    store.set_membership(&membership, &identity)?;
     Ok(())
+}
+
+/// Makes the cluster, unless an earlier daemon did and died before it could remember that.
+async fn create_or_find(
+    store: &NodeStore,
+    control: &Control,
+    member: NewMember,
+    before: Option<(Membership, Identity)>,
+) -> Result<(Membership, Identity), NodeError> {
+    let node = NodeId(1);
+    if let Some((membership, identity)) = before {
+        // Only a leader knows what was committed, and a node alone elects itself.
+        let state = match control.read_linearizable().await {
+            Ok(state) => state,
+            Err(_) => control.state(),
+        };
+        let made = state.identity().map(|identity| identity.cluster.0);
+        if made == Some(membership.cluster) {
+            return Ok((membership, identity));
+        }
+    }
+    let cluster_name = format!("{}-cluster", member.name);
+    let beginning =
+        certificates::begin(cluster_name, member.name, vec![member.listen], member.labels)?;
+    let cluster = beginning.genesis.cluster.0;
+    let membership = Membership { cluster, node, peers: Vec::new() };
+    store.set_ca_unwrap(&beginning.wrapping_key)?;
+    store.set_beginning(&membership, &beginning.identity)?;
+    let by = Actor { node: Some(node), name: "root".to_owned() };
+    control.create(by, beginning.genesis).await?;
+    Ok((membership, beginning.identity))
 }
 
 /// Joins the cluster of the node at `address`, and remembers that.

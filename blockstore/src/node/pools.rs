@@ -1,13 +1,14 @@
 //! The pools of this node: opened at the start, added and removed while everything goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mooring_config::{Class, Command, Done, Pool as PoolRow, PoolState};
 use mooring_terms::{ErrorKind, Incarnation, NodeId, PoolId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::{Node, NodeError};
 use crate::clock;
@@ -27,6 +28,8 @@ pub struct Pools {
     /// Openings that this process has drawn for pools which are being added, or which failed: rows
     /// that name them are not opened a second time.
     drawn: RwLock<BTreeSet<Incarnation>>,
+    /// What the cluster is still to be told of each pool, in order.
+    news: Mutex<BTreeMap<PoolId, VecDeque<Command>>>,
 }
 
 /// One open pool.
@@ -55,6 +58,20 @@ impl Pools {
         self.open.read().values().cloned().collect()
     }
 
+    fn next_news(&self, pool: PoolId) -> Option<Command> {
+        self.news.lock().get(&pool)?.front().cloned()
+    }
+
+    /// The first piece of news is known; the last one leaves nothing behind.
+    fn told(&self, pool: PoolId) {
+        if let Entry::Occupied(mut of_pool) = self.news.lock().entry(pool) {
+            of_pool.get_mut().pop_front();
+            if of_pool.get().is_empty() {
+                of_pool.remove();
+            }
+        }
+    }
+
     fn insert(&self, pool: OpenPool) {
         self.open.write().insert(pool.pool.id(), pool);
     }
@@ -69,9 +86,12 @@ impl Node {
     /// event, and marked failed, so that its replicas are placed elsewhere.
     pub(super) fn open_pools(self: &Arc<Self>) {
         let state = self.state();
-        for row in state.pools().values().filter(|row| row.node == self.id) {
-            self.open_missing(row);
-        }
+        // Each reads its own log.
+        std::thread::scope(|scope| {
+            for row in state.pools().values().filter(|row| row.node == self.id) {
+                scope.spawn(|| self.open_missing(row));
+            }
+        });
     }
 
     /// Opens a pool of this node's that this process hasn't opened or drawn an opening for.
@@ -96,7 +116,7 @@ impl Node {
 
     fn open_pool(self: &Arc<Self>, row: &PoolRow) -> Result<(), NodeError> {
         let path = Path::new(&row.path);
-        let Opened { engine, tag, report, .. } = self.open_patiently(path)?;
+        let Opened { engine, tag, report, movement, .. } = self.open_patiently(path)?;
         // Without a tag and without replicas it was being added when the daemon died.
         let unused = tag.is_none() && pool_store::replicas(&engine).is_empty();
         let fresh = || Tag {
@@ -129,10 +149,13 @@ impl Node {
         }
         let size = engine.usage().size;
         let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
-        let pool = Pool::start(row.id, incarnation, path.to_owned(), engine, watch);
+        let pool = Pool::start(row.id, incarnation, path.to_owned(), engine, movement, watch);
+        self.plane.beacons().watch(&pool);
         let speed = self.store.pool_speed(row.id)?;
-        self.pools.insert(OpenPool { pool, kept, damaged, speed });
-        self.announce_until_known(Command::PoolOpened { pool: row.id, incarnation, size });
+        let open = OpenPool { pool, kept, damaged, speed };
+        self.pools.insert(open.clone());
+        self.announce_of_pool(row.id, Command::PoolOpened { pool: row.id, incarnation, size });
+        self.runtime.spawn(Arc::clone(self).sweep_once_current(open));
         Ok(())
     }
 
@@ -174,7 +197,7 @@ impl Node {
             let measure = class.is_none().then_some(&*progress);
             pool_store::create(&made, size, force, memory, measure)
         });
-        let Opened { engine, tag, speed, .. } =
+        let Opened { engine, tag, speed, movement, .. } =
             made.await.map_err(|_| NodeError::Unreadable(self.id))??;
         // A tag of ours without a row: an addition whose outcome was never learned, or a removed
         // pool; replicas in it would tell of the latter.
@@ -209,7 +232,8 @@ impl Node {
             self.store.set_pool_speed(id, speed)?;
         }
         let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
-        let pool = Pool::start(id, incarnation, path.to_owned(), engine, watch);
+        let pool = Pool::start(id, incarnation, path.to_owned(), engine, movement, watch);
+        self.plane.beacons().watch(&pool);
         self.pools.insert(OpenPool { pool, kept: Vec::new(), damaged: false, speed });
         // Volumes may have been placed here before the pool was in the table.
         self.reconcile_again();
@@ -228,7 +252,29 @@ impl Node {
     }
 
     fn report_failed(self: &Arc<Self>, pool: PoolId, incarnation: Incarnation, reason: String) {
-        self.announce_until_known(Command::PoolFailed { pool, incarnation, reason });
+        self.announce_of_pool(pool, Command::PoolFailed { pool, incarnation, reason });
+    }
+
+    /// Tells the cluster what has become of a pool, after what it was told before: a failure that
+    /// came first would be undone by the opening.
+    fn announce_of_pool(self: &Arc<Self>, pool: PoolId, command: Command) {
+        let mut news = self.pools.news.lock();
+        let of_pool = news.entry(pool).or_default();
+        of_pool.push_back(command);
+        if of_pool.len() > 1 {
+            return;
+        }
+        let node = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            loop {
+                let Some(this) = node.upgrade() else { return };
+                let Some(next) = this.pools.next_news(pool) else { return };
+                drop(this);
+                Self::announce(&node, next).await;
+                let Some(this) = node.upgrade() else { return };
+                this.pools.told(pool);
+            }
+        });
     }
 
     /// The pools of a node, as the configuration lists them.
@@ -254,6 +300,30 @@ impl PoolWatch for Node {
         std::thread::spawn(move || {
             this.plane.pool_failed(pool);
             this.report_failed(pool, incarnation, reason);
+        });
+    }
+
+    fn pool_busy(&self) {
+        self.plane.beacons().pool_busy();
+    }
+
+    fn pool_hangs(&self, pool: PoolId, hangs: bool) {
+        let (severity, kind, message) = if hangs {
+            let message = "doesn't answer: it vouches for nothing, and its primaries resign";
+            (Severity::Error, "pool-hangs", message)
+        } else {
+            (Severity::Info, "pool-answers", "answers again")
+        };
+        let about = About { pool: Some(pool), node: Some(self.id), ..About::default() };
+        let (Some(this), Some(open)) = (self.this.upgrade(), self.pools.get(pool)) else { return };
+        // Not on the thread that sends beacons.
+        std::thread::spawn(move || {
+            this.events.push(severity, kind, format!("pool {pool} {message}"), about);
+            if hangs {
+                this.plane.resign_while_hung(&open.pool);
+            } else {
+                this.plane.go_on_after_hang(&open.pool, this.options.replication.grace);
+            }
         });
     }
 }

@@ -1,11 +1,12 @@
 //! What the slices of this node want of the configuration: many changes in one Raft entry.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mooring_config::{Actor, ChangeRefused, Command, Done, MAX_BATCH, SliceChange, SliceConfig};
 use mooring_replication::{Event, ProposalId, ProposalOutcome};
-use mooring_terms::{Epoch, NodeId, SliceId};
+use mooring_terms::{AttachmentEpoch, Epoch, NodeId, SliceId, VolumeId};
 use mooring_transport::Message;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -20,8 +21,17 @@ const APPLY_WAIT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Proposals {
     changes: Mutex<Vec<(SliceId, ProposalId, SliceChange)>>,
-    questions: Mutex<Vec<SliceId>>,
+    questions: Mutex<BTreeSet<SliceId>>,
     more: Notify,
+}
+
+/// What became of one change.
+struct Answer {
+    slice: SliceId,
+    id: ProposalId,
+    /// The epoch that the configuration here must have reached before the slice is told.
+    known_from: Epoch,
+    refused: Option<ChangeRefused>,
 }
 
 impl ConfigPort for Node {
@@ -31,16 +41,23 @@ impl ConfigPort for Node {
     }
 
     fn query(&self, slice: SliceId) {
-        let mut questions = self.proposals.questions.lock();
-        if !questions.contains(&slice) {
-            questions.push(slice);
-            drop(questions);
+        if self.proposals.questions.lock().insert(slice) {
             self.proposals.more.notify_one();
         }
     }
 
+    fn holder(&self, volume: VolumeId) -> Option<(NodeId, AttachmentEpoch)> {
+        let state = self.state();
+        let held = state.volume(volume)?.attachment?;
+        Some((held.node, held.epoch))
+    }
+
     fn node_name(&self, node: NodeId) -> String {
         self.state().node_name(node)
+    }
+
+    fn heard(&self, from: NodeId) {
+        self.control.heard(from);
     }
 
     fn control(&self, from: NodeId, message: Message) {
@@ -77,46 +94,68 @@ impl Node {
             Ok(Done::Slices(results)) if results.len() == batch.len() => results,
             Ok(other) => {
                 tracing::error!(?other, "an answer that doesn't fit the changes proposed");
-                return self.outcome_unknown(&batch);
+                return self.outcome_unknown(batch);
             }
             Err(error) => {
                 tracing::warn!(%error, "changes of slices could not be proposed");
-                return self.outcome_unknown(&batch);
+                return self.outcome_unknown(batch);
             }
         };
-        for ((slice, id, _), result) in batch.into_iter().zip(results) {
-            let (known_from, refused) = match result {
-                Ok(epoch) => (epoch, None),
+        let answers: Vec<Answer> = batch
+            .into_iter()
+            .zip(results)
+            .map(|((slice, id, _), result)| match result {
+                Ok(epoch) => Answer { slice, id, known_from: epoch, refused: None },
                 Err(refused @ ChangeRefused::EpochChanged { current, .. }) => {
-                    (current, Some(refused))
+                    Answer { slice, id, known_from: current, refused: Some(refused) }
                 }
-                Err(refused) => (Epoch(0), Some(refused)),
-            };
-            let outcome = match (self.config_from(slice, known_from).await, refused) {
-                (Some(config), None) => ProposalOutcome::Accepted(config),
-                (Some(config), Some(refused)) => ProposalOutcome::Refused(refused, config),
-                (None, _) => ProposalOutcome::Unknown,
-            };
-            self.tell(slice, Event::Proposed { id, outcome });
-        }
+                Err(refused) => Answer { slice, id, known_from: Epoch(0), refused: Some(refused) },
+            })
+            .collect();
+        self.wait_applied(&answers).await;
+        let node = Arc::clone(&self);
+        self.tell(move || {
+            for Answer { slice, id, known_from, refused } in answers {
+                // As it is now: a newer placement of the same epoch may have been told already.
+                let state = node.state();
+                let config = state.slice(slice).filter(|config| config.epoch >= known_from);
+                let config = config.map(|config| SliceConfig::clone(config));
+                let outcome = match (config, refused) {
+                    (Some(config), None) => ProposalOutcome::Accepted(config),
+                    (Some(config), Some(refused)) => ProposalOutcome::Refused(refused, config),
+                    (None, _) => ProposalOutcome::Unknown,
+                };
+                node.deliver(slice, Event::Proposed { id, outcome });
+            }
+        });
     }
 
-    fn outcome_unknown(&self, batch: &[(SliceId, ProposalId, SliceChange)]) {
-        for (slice, id, _) in batch {
-            self.tell(*slice, Event::Proposed { id: *id, outcome: ProposalOutcome::Unknown });
-        }
+    fn outcome_unknown(self: &Arc<Self>, batch: Vec<(SliceId, ProposalId, SliceChange)>) {
+        let node = Arc::clone(self);
+        self.tell(move || {
+            for (slice, id, _) in batch {
+                node.deliver(slice, Event::Proposed { id, outcome: ProposalOutcome::Unknown });
+            }
+        });
     }
 
-    /// The slice's configuration as applied here, once it has reached `epoch`.
-    async fn config_from(&self, slice: SliceId, epoch: Epoch) -> Option<SliceConfig> {
+    /// Waits until the configuration here has reached what the answers tell of.
+    async fn wait_applied(&self, answers: &[Answer]) {
         let mut states = self.control.watch();
-        let reached = states
-            .wait_for(|state| state.state.slice(slice).is_none_or(|config| config.epoch >= epoch));
-        let state = tokio::time::timeout(APPLY_WAIT, reached).await.ok()?.ok()?;
-        state.state.slice(slice).map(|config| SliceConfig::clone(config))
+        let mut left = answers;
+        let reached = states.wait_for(|published| {
+            let has = |answer: &&Answer| {
+                let config = published.state.slice(answer.slice);
+                config.is_none_or(|config| config.epoch >= answer.known_from)
+            };
+            left = &left[left.iter().take_while(has).count()..];
+            left.is_empty()
+        });
+        // Whatever is not there by then is answered as unknown, and asked about.
+        let _ = tokio::time::timeout(APPLY_WAIT, reached).await;
     }
 
-    async fn answer_questions(self: Arc<Self>, questions: Vec<SliceId>) {
+    async fn answer_questions(self: Arc<Self>, questions: BTreeSet<SliceId>) {
         let state = match self.control.read_linearizable().await {
             Ok(state) => state,
             Err(error) => {
@@ -125,20 +164,23 @@ impl Node {
             }
         };
         let node = Arc::clone(&self);
-        let told = tokio::task::spawn_blocking(move || {
+        self.tell(move || {
             for slice in questions {
                 if let Some(config) = state.slice(slice) {
                     node.plane.configured(slice, config);
                 }
             }
         });
-        drop(told.await);
     }
 
-    /// Delivers an event to a slice, on a thread that may wait for its pool.
-    fn tell(&self, slice: SliceId, event: Event) {
+    fn deliver(&self, slice: SliceId, event: Event) {
         if let Some(slice) = self.plane.slice(slice) {
-            tokio::task::spawn_blocking(move || slice.deliver(event));
+            slice.deliver(event);
         }
+    }
+
+    /// Tells slices: one job for all of them, not on a thread of the runtime.
+    fn tell(&self, job: impl FnOnce() + Send + 'static) {
+        drop(self.runtime.spawn_blocking(job));
     }
 }

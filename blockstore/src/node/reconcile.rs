@@ -12,8 +12,9 @@ use mooring_engine::EngineError;
 use mooring_replication::{Opened, Replica};
 use mooring_terms::{NodeId, SliceId, VolumeId};
 
-use super::Node;
 use super::pools::OpenPool;
+use super::{ANNOUNCE_PAUSE, Node};
+use crate::pool::Pool;
 use crate::pool_store;
 use crate::slice::Slice;
 
@@ -107,8 +108,11 @@ impl Node {
                 if existing.is_some() {
                     self.drop_replica(id);
                 }
+                // Making a replica waits for the disk, and nothing else may wait for that. All that
+                // makes and removes replicas in a pool is done by its own thread, in order.
                 if let Some(open) = self.pools.get(member.pool) {
-                    self.hold_replica(id, &open, config);
+                    let (node, pool) = (Arc::clone(self), Arc::clone(&open.pool));
+                    pool.run(move || node.hold_replica(id, &open));
                 }
             }
             (None, Some(_)) => self.drop_replica(id),
@@ -116,8 +120,17 @@ impl Node {
         }
     }
 
-    /// Begins to hold a replica: made if it isn't there, gone on with if it is.
-    fn hold_replica(self: &Arc<Self>, id: SliceId, open: &OpenPool, config: &Arc<SliceConfig>) {
+    /// Begins to hold a replica, if the configuration (still) says so: made if it isn't there, gone
+    /// on with if it is.
+    fn hold_replica(self: &Arc<Self>, id: SliceId, open: &OpenPool) {
+        let state = self.state();
+        let here = |config: &&Arc<SliceConfig>| {
+            config.member(self.id).is_some_and(|member| member.pool == open.pool.id())
+        };
+        let Some(config) = state.slice(id).filter(here) else { return };
+        if self.plane.slice(id).is_some() {
+            return self.plane.configured(id, config);
+        }
         let engine = open.pool.engine();
         let info = match engine.replica(id) {
             Err(EngineError::NoReplica(_)) => {
@@ -154,12 +167,12 @@ impl Node {
             Arc::clone(&open.pool),
             Arc::clone(self.plane.beacons()),
             Arc::clone(self.plane.slice_timers()),
-            Arc::clone(self.plane.readers()),
             self.plane.slice_ports(),
         );
         self.plane.add_slice(slice, SliceConfig::clone(config));
-        if let Some(volume) = self.plane.volume(id.volume) {
-            volume.configured(id.index, SliceConfig::clone(config));
+        // What has changed since the configuration was looked at came before there was a slice to tell.
+        if let Some(config) = self.state().slice(id) {
+            self.plane.configured(id, config);
         }
     }
 
@@ -169,10 +182,16 @@ impl Node {
         let pool = Arc::clone(slice.pool());
         self.plane.remove_slice(id);
         drop(slice);
-        match pool.engine().remove(id) {
-            Ok(()) | Err(EngineError::NoReplica(_)) => pool.wake_maintenance(),
-            Err(error) => pool.fail(&error),
-        }
+        Self::free_replica(&pool, id);
+    }
+
+    /// Has the pool's own thread free a replica's space.
+    fn free_replica(pool: &Arc<Pool>, id: SliceId) {
+        let freeing = Arc::clone(pool);
+        pool.run(move || match freeing.engine().remove(id) {
+            Ok(()) | Err(EngineError::NoReplica(_)) => freeing.wake_maintenance(),
+            Err(error) => freeing.fail(&error),
+        });
     }
 
     fn volume_changed(&self, id: VolumeId, row: Option<&VolumeRow>) {
@@ -187,23 +206,38 @@ impl Node {
         }
     }
 
-    /// Frees replicas that no volume has any more: removed while this node was away. Only to be
-    /// called with a configuration that is known to be current.
-    pub(super) fn sweep_replicas(&self, state: &ClusterState) {
-        for open in self.pools.all() {
-            for id in pool_store::replicas(open.pool.engine()) {
-                let ours = state
-                    .slice(id)
-                    .and_then(|config| config.member(self.id).map(|member| member.pool));
-                if ours == Some(open.pool.id()) || self.plane.slice(id).is_some() {
-                    continue;
+    /// Once the configuration here is known to be current: frees the replicas in a pool that nobody
+    /// has any more, removed while this node or the pool was away.
+    pub(super) async fn sweep_once_current(self: Arc<Self>, open: OpenPool) {
+        loop {
+            match self.control.read_linearizable().await {
+                Ok(current) => {
+                    let pool = Arc::clone(&open.pool);
+                    // On the thread that also makes replicas: never between that and its first use.
+                    return pool.run(move || self.sweep(&open, &current));
                 }
-                tracing::info!(slice = %id, pool = %open.pool.id(), "a replica that nobody needs any more is removed");
-                if let Err(error) = open.pool.engine().remove(id) {
-                    open.pool.fail(&error);
-                }
-                open.pool.wake_maintenance();
+                Err(mooring_control::Error::Stopped { .. }) => return,
+                Err(_) => tokio::time::sleep(ANNOUNCE_PAUSE).await,
             }
+        }
+    }
+
+    fn sweep(&self, open: &OpenPool, current: &ClusterState) {
+        let pool = open.pool.id();
+        let lists = |state: &ClusterState, id: SliceId| {
+            let member = state.slice(id).and_then(|config| config.member(self.id).copied());
+            member.is_some_and(|member| member.pool == pool)
+        };
+        for id in pool_store::replicas(open.pool.engine()) {
+            // What was assigned since is listed by the newer state.
+            if lists(current, id) || lists(&self.state(), id) {
+                continue;
+            }
+            if self.plane.slice(id).is_some_and(|slice| slice.pool().id() == pool) {
+                continue;
+            }
+            tracing::info!(slice = %id, %pool, "a replica that nobody needs any more is removed");
+            Self::free_replica(&open.pool, id);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Volumes used on this node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mooring_replication::{ClientId, ClientOptions, VolumeClient};
 use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, VolumeId};
@@ -8,6 +9,11 @@ use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, VolumeId};
 use super::inquiry::HandOver;
 use super::{Node, NodeError};
 use crate::volume::{Volume, VolumeParts};
+
+/// Between two times that a primary is asked to come here, if nothing has changed.
+const ATTRACT_AGAIN: Duration = Duration::from_secs(5);
+/// At least between two of them.
+const ATTRACT_PAUSE: Duration = Duration::from_millis(300);
 
 /// What a volume is to be opened for.
 #[derive(Clone, Copy, Debug)]
@@ -47,17 +53,24 @@ impl Node {
             first_stream: self.boot.0 << 32,
             core: VolumeClient::new(options),
         };
-        let volume = Volume::new(
-            parts,
-            Arc::clone(self.plane.volume_timers()),
-            Arc::clone(self.plane.readers()),
-            self.plane.volume_ports(),
-        );
+        let volume =
+            Volume::new(parts, Arc::clone(self.plane.volume_timers()), self.plane.volume_ports());
         self.plane.add_volume(Arc::clone(&volume));
         for (slice, config) in row.slices() {
             volume.configured(slice.index, mooring_config::SliceConfig::clone(config));
         }
+        // It may have ended before there was a volume to tell.
+        if self.attachment_is_over(open.volume, open.epoch) {
+            volume.close();
+        }
         Ok(volume)
+    }
+
+    /// Whether an attachment that was granted is known here to have ended: another followed, or it
+    /// was taken away, perhaps while this node was down.
+    #[must_use]
+    pub fn attachment_is_over(&self, volume: VolumeId, epoch: AttachmentEpoch) -> bool {
+        self.state().volume(volume).is_some_and(|row| is_over(row, epoch))
     }
 
     /// Ends the use of a volume: what waits fails, and nothing more goes through.
@@ -72,6 +85,38 @@ impl Node {
     #[must_use]
     pub fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
         self.plane.volume(id)
+    }
+
+    /// As [`Node::attract`], once this node's replicas are in sync: after a restart, for which they
+    /// handed over or were replaced. Ends when the primaries are here, or the volume is closed.
+    pub async fn attract_when_level(self: Arc<Self>, id: VolumeId) {
+        let mut states = self.watch();
+        while self.plane.volume(id).is_some_and(|volume| !volume.is_broken()) {
+            let state = Arc::clone(&states.borrow_and_update().state);
+            let Some(row) = state.volume(id) else { return };
+            let opened = |pool| self.pools.get(pool).map(|open| open.pool.incarnation());
+            let level = |config: &mooring_config::SliceConfig| {
+                let member = config.in_sync_member(self.id);
+                member.is_some_and(|member| opened(member.pool) == Some(member.incarnation))
+            };
+            let ours: Vec<_> = row
+                .slices()
+                .map(|(_, config)| config)
+                .filter(|config| config.member(self.id).is_some())
+                .collect();
+            if ours.iter().all(|config| config.primary == self.id && level(config)) {
+                return;
+            }
+            if ours.iter().any(|config| config.primary != self.id && level(config)) {
+                self.attract(id);
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(ATTRACT_AGAIN) => {}
+            }
+            // A change begins a series of them: not a question for each.
+            tokio::time::sleep(ATTRACT_PAUSE).await;
+        }
     }
 
     /// Primary follows use: asks the primaries of a volume's slices to hand over to this node's
@@ -91,4 +136,10 @@ impl Node {
             });
         }
     }
+}
+
+/// A configuration that lags behind may not know the attachment yet; then it is not over.
+fn is_over(row: &mooring_config::Volume, epoch: AttachmentEpoch) -> bool {
+    let held = row.attachment.is_some_and(|held| held.epoch == epoch);
+    row.last_attachment > epoch || (row.last_attachment == epoch && !held)
 }

@@ -64,15 +64,13 @@ impl Attachments {
 
     async fn resume_one(self: &Arc<Self>, name: &str, note: &[u8]) -> Result<(), DaemonError> {
         let note = Note::decode(note).ok_or(DaemonError::NoteUnknown)?;
-        // The local configuration may be a moment behind: it condemns only what it knows to be newer.
+        // The local configuration may be a moment behind: it condemns only what it knows to be over.
         // The replicas refuse an attachment that is over, whatever is believed here.
-        let last = self.node.state().volume(note.volume).map(|row| row.last_attachment);
-        match last {
-            Some(last) if last > note.epoch => {
-                return Err(DaemonError::Fenced { volume: name.to_owned() });
-            }
-            Some(_) => {}
-            None => self.wait_until_known(note.volume, name).await?,
+        if self.node.state().volume(note.volume).is_none() {
+            self.wait_until_known(note.volume, name).await?;
+        }
+        if self.node.attachment_is_over(note.volume, note.epoch) {
+            return Err(DaemonError::Fenced { volume: name.to_owned() });
         }
         let open = OpenVolume {
             volume: note.volume,
@@ -89,6 +87,7 @@ impl Attachments {
             Ok(device) => {
                 tracing::info!(volume = name, "the device is served again");
                 self.register(name, volume, device, &note);
+                tokio::spawn(Arc::clone(&self.node).attract_when_level(note.volume));
                 Ok(())
             }
             Err(error) => {
