@@ -11,12 +11,13 @@
 //! slow disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
 use mooring_replication::{BeaconCommand, BeaconEvent, BeaconMessage, Beacons, Leases};
-use mooring_terms::{Epoch, NodeId, PoolId, SliceId};
+use mooring_terms::{Epoch, NodeId, PoolId, SliceId, Time};
 use mooring_transport::{Channel, Message, Transport};
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -36,6 +37,8 @@ pub struct BeaconBoard {
     pool_patience: Duration,
     alarm: Mutex<Alarm>,
     changed: Condvar,
+    /// Until when the thread sleeps unless woken, in nanoseconds of [`Time`].
+    sleeps_until: AtomicU64,
 }
 
 /// A pool and its slices that vouch, muted while it hangs.
@@ -71,6 +74,7 @@ impl BeaconBoard {
             pool_patience,
             alarm: Mutex::new(Alarm::None),
             changed: Condvar::new(),
+            sleeps_until: AtomicU64::new(0),
         })
     }
 
@@ -109,7 +113,7 @@ impl BeaconBoard {
         self.handle(BeaconEvent::Mute { slice, muted: entry.muted });
         self.handle(BeaconEvent::Vouch { slice, epoch, peers });
         drop(watched);
-        self.wake(Alarm::Look);
+        self.wake_if_earlier();
     }
 
     /// Looks at a pool from now on.
@@ -132,7 +136,16 @@ impl BeaconBoard {
     pub fn receive(&self, from: NodeId, message: &Message) -> bool {
         let Ok(message) = BeaconMessage::decode(&message.header) else { return false };
         self.handle(BeaconEvent::Message { from, message });
+        self.wake_if_earlier();
         true
+    }
+
+    /// Wakes the thread where something is due before it would wake by itself.
+    fn wake_if_earlier(&self) {
+        let due = self.core.read().deadline().map_or(u64::MAX, nanoseconds);
+        if due < self.sleeps_until.load(Ordering::Acquire) {
+            self.wake(Alarm::Look);
+        }
     }
 
     /// Ends the thread.
@@ -155,6 +168,9 @@ impl BeaconBoard {
             let look_again = busy.then(|| clock::now() + POOL_LOOK);
             let deadline = self.core.read().deadline();
             let deadline = deadline.into_iter().chain(look_again).min();
+            self.sleeps_until.store(deadline.map_or(u64::MAX, nanoseconds), Ordering::Release);
+            // What became due before that was stored has woken nobody.
+            let deadline = deadline.into_iter().chain(self.core.read().deadline()).min();
             let mut alarm = self.alarm.lock();
             if *alarm == Alarm::None {
                 match deadline {
@@ -219,4 +235,8 @@ impl BeaconBoard {
             }
         }
     }
+}
+
+fn nanoseconds(time: Time) -> u64 {
+    u64::try_from(time.0.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,7 +10,7 @@ mod error;
 mod hand_over;
 mod hints;
 mod inquiry;
-mod membership;
+pub(crate) mod membership;
 mod pools;
 mod proposals;
 mod reconcile;

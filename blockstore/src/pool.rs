@@ -53,6 +53,8 @@ const LATE_LOOK: Duration = Duration::from_millis(500);
 pub trait PoolWatch: Send + Sync {
     /// The pool has failed, for good until it is opened again.
     fn pool_failed(&self, pool: PoolId, incarnation: Incarnation, reason: String);
+    /// The pool refused an append of a replica, which is over until the pool is opened again.
+    fn replica_failed(&self, pool: PoolId, slice: SliceId, reason: String);
     /// There is work again: [`Pool::look`] is to be called from now on.
     fn pool_busy(&self);
     /// The pool has begun to hang, or goes on.
@@ -307,7 +309,9 @@ impl Pool {
                 false
             }
             Err(error) => {
-                tracing::error!(pool = %self.id, %slice, %error, "the engine refused an append");
+                if let Some(watch) = self.watch.upgrade() {
+                    watch.replica_failed(self.id, slice, error.to_string());
+                }
                 false
             }
         }

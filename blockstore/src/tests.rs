@@ -5,4 +5,5 @@
 mod credentials;
 mod hang;
 mod many;
+mod membership;
 mod rig;

@@ -68,7 +68,7 @@ pub async fn create(
 }
 
 /// Makes the cluster, unless an earlier daemon did and died before it could remember that.
-async fn create_or_find(
+pub(crate) async fn create_or_find(
     store: &NodeStore,
     control: &Control,
     member: NewMember,
@@ -243,7 +243,7 @@ impl Node {
 }
 
 /// A wire to nobody, while the first node makes its cluster.
-struct NoWire;
+pub(crate) struct NoWire;
 
 impl Wire for NoWire {
     fn send(&self, _to: NodeId, _frame: Bytes) -> Result<(), WireDown> {

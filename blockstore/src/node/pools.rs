@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooring_config::{Class, Command, Done, Pool as PoolRow, PoolState};
-use mooring_terms::{ErrorKind, Incarnation, NodeId, PoolId};
+use mooring_terms::{ErrorKind, Incarnation, NodeId, PoolId, SliceId};
 use parking_lot::{Mutex, RwLock};
 
 use super::{Node, NodeError};
@@ -227,7 +227,14 @@ impl Node {
             boot_id: pool_store::boot_id(),
             openings: vec![incarnation],
         };
-        pool_store::tag(path, &engine, &tag)?;
+        let place = path.to_owned();
+        let (engine, tagged) = tokio::task::spawn_blocking(move || {
+            let tagged = pool_store::tag(&place, &engine, &tag);
+            (engine, tagged)
+        })
+        .await
+        .map_err(|_| NodeError::Unreadable(self.id))?;
+        tagged?;
         if let Some(speed) = speed {
             self.store.set_pool_speed(id, speed)?;
         }
@@ -301,6 +308,20 @@ impl PoolWatch for Node {
             this.plane.pool_failed(pool);
             this.report_failed(pool, incarnation, reason);
         });
+    }
+
+    fn replica_failed(&self, pool: PoolId, slice: SliceId, reason: String) {
+        self.events.push(
+            Severity::Error,
+            "replica-failed",
+            format!("the replica of slice {slice} in pool {pool} has failed: {reason}"),
+            About {
+                pool: Some(pool),
+                node: Some(self.id),
+                volume: Some(slice.volume),
+                ..About::default()
+            },
+        );
     }
 
     fn pool_busy(&self) {

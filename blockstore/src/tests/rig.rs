@@ -154,6 +154,10 @@ impl PoolWatch for RigNode {
         panic!("pool {pool} has failed: {reason}");
     }
 
+    fn replica_failed(&self, pool: PoolId, slice: SliceId, reason: String) {
+        panic!("slice {slice} in pool {pool} has failed: {reason}");
+    }
+
     fn pool_busy(&self) {
         self.plane.beacons().pool_busy();
     }
@@ -188,6 +192,7 @@ impl RigNode {
                 identity,
                 admission: Arc::clone(table) as Arc<dyn Admission>,
                 limits: Limits::default(),
+                unprotected: mooring_transport::Unprotected::default(),
             })
             .unwrap(),
         );
