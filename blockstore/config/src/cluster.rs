@@ -84,6 +84,14 @@ impl ClusterState {
         self.version
     }
 
+    /// The version that every node's software can write, where that is newer than the cluster's: then
+    /// nothing older is left that would have to read it.
+    #[must_use]
+    pub fn version_to_raise(&self) -> Option<ClusterVersion> {
+        let common = self.nodes.values().map(|node| node.version).min();
+        common.filter(|version| *version > self.version)
+    }
+
     /// The date of the latest command.
     #[must_use]
     pub fn now(&self) -> UnixMillis {

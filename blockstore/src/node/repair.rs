@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooring_config::UnixMillis;
 use mooring_config::placement::{Hints, Repair, RepairLimits, repair};
+use mooring_config::{Command, UnixMillis};
 use mooring_terms::NodeId;
 
 use super::Node;
@@ -50,6 +50,11 @@ impl Node {
         lost_since: &BTreeMap<NodeId, UnixMillis>,
     ) -> bool {
         let state = self.state();
+        if let Some(version) = state.version_to_raise()
+            && let Err(error) = self.propose_as_system(Command::RaiseVersion(version)).await
+        {
+            tracing::warn!(%error, %version, "the cluster's version was not raised");
+        }
         let needs_hints = state.slices().any(|(_, config)| !config.joining.is_empty())
             || state.pools().values().any(|pool| !pool.takes_replicas())
             || !lost_since.is_empty();

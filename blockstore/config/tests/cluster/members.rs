@@ -62,6 +62,36 @@ fn names_are_unique_and_versions_must_fit() {
 }
 
 #[test]
+fn the_version_is_raised_once_every_node_can_write_it() {
+    let mut c = Cluster::new();
+    assert_eq!(c.state.version_to_raise(), None);
+    let newer = ClusterVersion(NEWEST_VERSION.0 + 1);
+    let nodes: Vec<NodeId> = c.state.nodes().keys().copied().collect();
+    for (i, node) in nodes.iter().enumerate() {
+        assert_eq!(c.state.version_to_raise(), None, "after {i} of {}", nodes.len());
+        c.must(Command::NodeStarted {
+            node: *node,
+            boot: Boot(7),
+            addresses: vec![],
+            version: newer,
+            still_held: vec![],
+        });
+    }
+    assert_eq!(c.state.version_to_raise(), Some(newer));
+    c.must(Command::RaiseVersion(newer));
+    assert_eq!((c.state.version(), c.state.version_to_raise()), (newer, None));
+    // An older daemon must not run in it any more.
+    let back = Command::NodeStarted {
+        node: nodes[0],
+        boot: Boot(8),
+        addresses: vec![],
+        version: NEWEST_VERSION,
+        still_held: vec![],
+    };
+    assert!(matches!(c.refused(back), Refused::VersionTooOld { .. }));
+}
+
+#[test]
 fn nothing_happens_before_creation_and_creation_happens_once() {
     let mut state = mooring_config::ClusterState::default();
     let by = mooring_config::Actor::system(NodeId(1));
