@@ -301,6 +301,8 @@ impl Control {
         }
         let mut silent: Vec<NodeId> = pings.join_all().await.into_iter().flatten().collect();
         silent.sort_unstable();
+        let state = self.state();
+        let silent = silent.into_iter().map(|id| state.node_name(id)).collect();
         let voters = voters.len();
         if taken {
             Error::Unknown { voters, silent, waited }

@@ -23,8 +23,8 @@ pub enum Error {
     NoQuorum {
         /// How many voters there are.
         voters: usize,
-        /// Those that didn't answer.
-        silent: Vec<NodeId>,
+        /// The names of those that didn't answer.
+        silent: Vec<String>,
         /// How long was waited.
         waited: Duration,
     },
@@ -38,8 +38,8 @@ pub enum Error {
     Unknown {
         /// How many voters there are.
         voters: usize,
-        /// Those that didn't answer.
-        silent: Vec<NodeId>,
+        /// The names of those that didn't answer.
+        silent: Vec<String>,
         /// How long was waited.
         waited: Duration,
     },
@@ -155,10 +155,9 @@ impl StoreError {
 }
 
 /// Who is missing, as the end of a clause.
-fn silent_voters(silent: &[NodeId], voters: usize) -> String {
+fn silent_voters(silent: &[String], voters: usize) -> String {
     if silent.is_empty() {
         return String::new();
     }
-    let names: Vec<_> = silent.iter().map(ToString::to_string).collect();
-    format!(" ({} of {voters} voters don't answer: node {})", silent.len(), names.join(", node "))
+    format!(" ({} of {voters} voters don't answer: {})", silent.len(), silent.join(", "))
 }
