@@ -6,6 +6,7 @@
 //!
 //! Everything above uses this type and [`crate::Volume`], and nothing else of the block store.
 
+mod config_events;
 mod error;
 mod hand_over;
 mod hints;
@@ -32,8 +33,8 @@ use mooring_control::{Control, Timings};
 use mooring_replication::Options as ReplicationOptions;
 use mooring_terms::{NodeId, VolumeId};
 use mooring_transport::{
-    Channel, Endpoint, EndpointConfig, Handler, Identity, Limits, Message, Services, Transport,
-    Unprotected,
+    Channel, Endpoint, EndpointConfig, Handler, HttpHandler, Identity, Limits, Message, Services,
+    Transport, Unprotected,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -108,7 +109,8 @@ impl Wire for ControlWire {
 }
 
 impl Node {
-    /// Starts a node that belongs to a cluster.
+    /// Starts a node that belongs to a cluster. `http` takes HTTP connections on the node's port;
+    /// without it they are refused.
     ///
     /// # Errors
     /// [`NodeError`]: its data can't be read, its port is taken.
@@ -117,6 +119,7 @@ impl Node {
         store: NodeStore,
         membership: Membership,
         identity: Identity,
+        http: Option<Arc<dyn HttpHandler>>,
     ) -> Result<Arc<Self>, NodeError> {
         let boot = store.next_boot()?;
         let id = membership.node;
@@ -165,11 +168,15 @@ impl Node {
             runtime: Handle::current(),
             this: this.clone(),
         });
-        node.begin(&membership.peers).await?;
+        node.begin(&membership.peers, http).await?;
         Ok(node)
     }
 
-    async fn begin(self: &Arc<Self>, first: &[Peer]) -> Result<(), NodeError> {
+    async fn begin(
+        self: &Arc<Self>,
+        first: &[Peer],
+        http: Option<Arc<dyn HttpHandler>>,
+    ) -> Result<(), NodeError> {
         self.serve_inquiries();
         let transport: Arc<dyn Transport> = self.endpoint.clone();
         let config: Weak<dyn ConfigPort> = self.this.clone();
@@ -178,7 +185,7 @@ impl Node {
         self.endpoint.start(Services {
             handler,
             join: Some(Arc::new(membership::Door(self.this.clone()))),
-            http: None,
+            http,
         })?;
         let listed: Vec<NodeId> = self.state().nodes().keys().copied().collect();
         let first = first.iter().map(|peer| peer.node);

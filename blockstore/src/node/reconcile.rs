@@ -13,7 +13,7 @@ use mooring_replication::{Opened, Replica};
 use mooring_terms::{NodeId, SliceId, VolumeId};
 
 use super::pools::OpenPool;
-use super::{ANNOUNCE_PAUSE, Node};
+use super::{ANNOUNCE_PAUSE, Node, config_events};
 use crate::pool::Pool;
 use crate::pool_store;
 use crate::slice::Slice;
@@ -24,6 +24,7 @@ impl Node {
         let mut states = self.control.watch();
         let mut acted_on = Arc::new(ClusterState::default());
         let mut everything = false;
+        let mut told: Option<Option<u64>> = None;
         loop {
             let state = Arc::clone(&states.borrow_and_update().state);
             let node = Arc::clone(&self);
@@ -41,6 +42,9 @@ impl Node {
                 tracing::error!("acting on the configuration failed; the daemon can't go on");
                 std::process::abort();
             }
+            // What happened before this start was told then.
+            let seen = told.unwrap_or_else(|| state.events().back().map(|event| event.number));
+            told = Some(config_events::tell(&self.events, &state, seen));
             acted_on = state;
             everything = false;
             tokio::select! {

@@ -190,6 +190,18 @@ impl Client {
                 let stream = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
                 self.converse(stream, call).await
             }
+            Endpoint::Tls { address, authorities, .. } => {
+                let stream = endpoint::connect_tls(address, authorities).await;
+                self.converse(stream.map_err(|error| self.tls_error(error))?, call).await
+            }
+        }
+    }
+
+    fn tls_error(&self, source: io::Error) -> ClientError {
+        let endpoint = self.endpoint.to_string();
+        match source.kind() {
+            io::ErrorKind::InvalidData => ClientError::Untrusted { endpoint, source },
+            _ => ClientError::Connect { endpoint, source },
         }
     }
 

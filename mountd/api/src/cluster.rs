@@ -21,8 +21,34 @@ pub struct Membership {
     pub changed: bool,
     /// The fingerprint of the cluster's own certificate authority: SHA-256, hex.
     pub ca_fingerprint: String,
+    /// That authority's certificate, PEM: what clients over the network check nodes against.
+    pub ca_certificate: String,
     /// The nodes that vote on the configuration.
     pub voters: Vec<NodeName>,
+}
+
+/// How many nodes are to vote on the configuration.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+pub enum VoterTarget {
+    /// Three if there are three nodes, else one.
+    #[serde(rename = "auto")]
+    Auto,
+    /// One: if it is lost, nothing can be changed and nothing fails over.
+    #[serde(rename = "1")]
+    One,
+    /// Three: any one of them may be lost.
+    #[serde(rename = "3")]
+    Three,
+}
+
+/// Body of `PUT /v1/cluster/voters`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetVoters {
+    /// How many.
+    pub voters: VoterTarget,
 }
 
 /// Body of `POST /v1/cluster/token`.

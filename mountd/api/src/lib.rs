@@ -1,5 +1,5 @@
 //! Mooring's API: its types, its routes, and a client. HTTP and JSON, on the daemon's unix socket
-//! or over TCP.
+//! or over TLS.
 //!
 //! ```text
 //!   mountctl   plugins/docker   plugins/csi
@@ -18,6 +18,7 @@
 //! - names that reach a path have been checked ([`VolumeName`], [`NodeName`]);
 //! - a token is shown by no `{:?}` ([`Secret`]).
 
+mod access;
 mod client;
 mod cluster;
 mod device;
@@ -36,15 +37,16 @@ mod task;
 mod timestamp;
 mod volume;
 
+pub use access::{AccessToken, CreateAccessToken, NewAccessToken, Rights};
 pub use client::{Client, ClientError, Endpoint};
-pub use cluster::{CreateToken, JoinCluster, Membership, Secret, Token};
+pub use cluster::{CreateToken, JoinCluster, Membership, Secret, SetVoters, Token, VoterTarget};
 pub use device::{
     Attach, Attachment, AttachmentState, Backend, BackendStatus, Mount, MountVolume, Mounted,
     UnmountQuery, Unmounted,
 };
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Events, EventsQuery, Severity};
-pub use name::{Label, LabelKey, LabelValue, Labels, NameError, NodeName, VolumeName};
+pub use name::{Label, LabelKey, LabelValue, Labels, NameError, NodeName, TokenName, VolumeName};
 pub use node::{ChangeLabels, ForceQuery, Node, NodeDetail, NodeState};
 pub use pool::{AddPool, Class, Pool, PoolBacking, PoolId, PoolSpeed, PoolState};
 pub use routes::{EVENTS_PAGE, EVENTS_WAIT, Route};

@@ -165,6 +165,15 @@ name! {
     }
 }
 name! {
+    /// The name of a token of the API: as a node's.
+    TokenName, "ci", Rule {
+        what: "token name",
+        limit: 128,
+        also: &['.', '_', '-'],
+        explained: "use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+    }
+}
+name! {
     /// The key of a label: 1 to 128 of `A-Z a-z 0-9 . _ - /`, the first a letter or digit. `zone`,
     /// `rack` and `region` of a node mean something to placement.
     LabelKey, "zone", Rule {

@@ -6,6 +6,7 @@ use hyper::Method;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, PathsBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ComponentsBuilder, Schema};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, HttpMethod, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref,
     RefOr, Required, ResponseBuilder, Type,
@@ -13,10 +14,11 @@ use utoipa::openapi::{
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    AcceptLoss, AcceptedLoss, AddPool, ApiError, Attach, Attachment, ChangeLabels, ChangeVolume,
-    CreateToken, CreateVolume, CreatedVolume, Events, EventsQuery, ForceQuery, JoinCluster,
-    Membership, Mount, MountVolume, Mounted, Node, NodeDetail, Pool, ResizeVolume, Resync, Route,
-    Status, Task, Token, UnmountQuery, Unmounted, Volume, VolumeDetail, routes,
+    AcceptLoss, AcceptedLoss, AccessToken, AddPool, ApiError, Attach, Attachment, ChangeLabels,
+    ChangeVolume, CreateAccessToken, CreateToken, CreateVolume, CreatedVolume, Events, EventsQuery,
+    ForceQuery, JoinCluster, Membership, Mount, MountVolume, Mounted, NewAccessToken, Node,
+    NodeDetail, Pool, ResizeVolume, Resync, Route, SetVoters, Status, Task, Token, UnmountQuery,
+    Unmounted, Volume, VolumeDetail, routes,
 };
 
 /// The document being made.
@@ -34,7 +36,11 @@ struct Operation {
 
 impl Document {
     fn operation(&mut self, route: &'static Route, summary: &str) -> Operation {
-        let mut builder = OperationBuilder::new().summary(Some(summary));
+        let right = format!("Over the network it needs the right to {}.", route.rights.explained());
+        let mut builder = OperationBuilder::new()
+            .summary(Some(summary))
+            .description(Some(right))
+            .security(SecurityRequirement::new::<_, _, &str>("token", []));
         for part in route.path.split('/').filter_map(|part| part.strip_prefix('{')) {
             let name = part.trim_end_matches('}');
             builder = builder.parameter(
@@ -162,7 +168,11 @@ pub fn document() -> OpenApi {
         .title("Mooring")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some("Replicated volumes for containers: the API of a node's daemon."));
-    let components = ComponentsBuilder::new().schemas_from_iter(api.schemas).build();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let components = ComponentsBuilder::new()
+        .schemas_from_iter(api.schemas)
+        .security_scheme("token", SecurityScheme::Http(bearer.build()))
+        .build();
     OpenApiBuilder::new().info(info).paths(api.paths).components(Some(components)).build()
 }
 
@@ -175,6 +185,13 @@ fn cluster(api: &mut Document) {
         "Make a token to join with; each request makes one more",
     );
     api.add::<One<JoinCluster>, One<Membership>>(&routes::CLUSTER_JOIN, "Join a cluster");
+    api.add::<One<SetVoters>, One<Membership>>(&routes::CLUSTER_VOTERS, "How many nodes vote");
+    api.add::<Nothing, ListOf<AccessToken>>(&routes::TOKENS, "The tokens of this API");
+    api.add::<One<CreateAccessToken>, One<NewAccessToken>>(
+        &routes::TOKEN_CREATE,
+        "Make a token for this API; its secret is shown once",
+    );
+    api.add::<Nothing, Nothing>(&routes::TOKEN_REVOKE, "End a token of this API");
     api.add::<Nothing, ListOf<Node>>(&routes::NODES, "Every node");
     api.add::<Nothing, One<NodeDetail>>(&routes::NODE, "One node");
     api.add::<One<ChangeLabels>, One<Node>>(&routes::NODE_CHANGE, "Change labels");

@@ -4,6 +4,7 @@ mod cluster;
 mod device;
 mod node;
 mod pool;
+mod token;
 mod volume;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use cluster::ClusterCommand;
 pub use device::{AttachArgs, DetachArgs, EventsArgs, MountArgs, UmountArgs};
 pub use node::NodeCommand;
 pub use pool::{PoolCommand, PoolRef};
+pub use token::TokenCommand;
 pub use volume::{CreateArgs, Setting, VolumeCommand};
 
 const AFTER_HELP: &str = "\
@@ -29,11 +31,15 @@ Examples:
   mountctl volume create db --size 10G --replicas 3
   mountctl mount db /srv/db
   mountctl status                          what is wrong, why, and what to do
+  mountctl --host 10.0.0.1:7700 --token-file T --ca ca.pem volume ls    from anywhere
 
 Environment:
-  MOORING_SOCKET   the daemon's socket, or tcp://HOST:PORT (a tunnel to it on this machine)
-  MOORING_TOKEN    the token that is sent over tcp
-  NO_COLOR         no colour at a terminal either
+  MOORING_SOCKET      the daemon's socket; https://HOST:PORT as --host does; or tcp://HOST:PORT
+                      (a tunnel to the socket on this machine)
+  MOORING_TOKEN       the token that is sent there, or
+  MOORING_TOKEN_FILE  a file with it
+  MOORING_CA          a file with the certificate of the cluster's authority
+  NO_COLOR            no colour at a terminal either
 
 In fstab:   db  /srv/db  mooring  _netdev  0 0
 
@@ -53,6 +59,18 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
     pub socket: Option<String>,
 
+    /// Ask the node at this address over the network, in place of this machine's daemon
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "socket", help_heading = NETWORK)]
+    pub host: Option<String>,
+
+    /// A file with the token to show there (see: token create); - for stdin
+    #[arg(long, value_name = "FILE", help_heading = NETWORK)]
+    pub token_file: Option<PathBuf>,
+
+    /// The certificate of that cluster's authority (see: cluster ca)
+    #[arg(long, value_name = "FILE", help_heading = NETWORK)]
+    pub ca: Option<PathBuf>,
+
     /// How long to wait for each answer, such as 5s [default: as the request needs]
     #[arg(long, global = true, value_name = "TIME", help_heading = GLOBAL)]
     pub timeout: Option<Span>,
@@ -67,6 +85,7 @@ pub struct Cli {
 }
 
 const GLOBAL: &str = "Options of every command";
+const NETWORK: &str = "Over the network (before the command)";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -78,6 +97,9 @@ pub enum Command {
     /// Make a cluster, let nodes into it, join one
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Make, list and end tokens with which this API is used over the network
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// List, inspect, label, drain and remove nodes
     #[command(subcommand)]
     Node(NodeCommand),
@@ -126,6 +148,10 @@ where
 
 /// The words of [`mooring_api::Class`].
 const CLASSES: &[&str] = &["high", "medium", "low"];
+/// The words of [`mooring_api::Rights`].
+const RIGHTS: &[&str] = &["read", "operate", "force"];
+/// The words of [`mooring_api::VoterTarget`].
+const VOTERS: &[&str] = &["1", "3", "auto"];
 /// The words of [`mooring_api::FileSystem`].
 const FILE_SYSTEMS: &[&str] = &["ext4", "xfs", "raw"];
 /// The words of [`mooring_api::Backend`].

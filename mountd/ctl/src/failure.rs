@@ -40,6 +40,14 @@ pub enum Failure {
         /// Which.
         path: PathBuf,
     },
+    /// The file with the authority's certificate can't be read.
+    #[error("can't read the certificate in {}: {source}", path.display())]
+    CaFile {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A path the daemon can't be told: JSON is text.
     #[error("{path:?} can't be used: it is not UTF-8, or there is no current directory")]
     Path {
@@ -90,6 +98,7 @@ impl Failure {
             },
             Self::TokenFile { .. }
             | Self::NoToken { .. }
+            | Self::CaFile { .. }
             | Self::Path { .. }
             | Self::Options(_) => ErrorKind::Invalid,
             Self::Cancelled { .. } | Self::Output(_) => ErrorKind::Fatal,
@@ -102,7 +111,12 @@ impl Failure {
             Self::Client(error) => error.hint(),
             Self::Task { error, .. } => error.hint.clone(),
             Self::TokenFile { .. } | Self::NoToken { .. } => {
-                "make one on a node of the cluster: mountctl cluster token >FILE".to_owned()
+                "make one on a node of the cluster: mountctl cluster token >FILE to join with, \
+                 mountctl token create NAME >FILE for the API"
+                    .to_owned()
+            }
+            Self::CaFile { .. } => {
+                "get it on a node of the cluster: mountctl cluster ca >ca.pem".to_owned()
             }
             Self::NoSuchPool { .. } => "list them: mountctl pool ls".to_owned(),
             Self::NoDevice { .. } => "try again in a moment".to_owned(),

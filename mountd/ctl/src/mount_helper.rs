@@ -26,7 +26,7 @@ use tokio::time::MissedTickBehavior;
 use crate::failure::Failure;
 use crate::mount_options::{MountOptions, OptionsError};
 use crate::output::failure_text;
-use crate::run::{absolute, endpoint};
+use crate::run::{Place, absolute};
 
 /// How long a daemon or quorum that isn't there is waited for: as long as systemd gives a mount.
 const DEFAULT_WAIT: Duration = Duration::from_secs(80);
@@ -158,7 +158,7 @@ async fn mount(call: &HelperCall) -> Result<(), Failure> {
         backend: call.options.backend,
         force: false,
     };
-    let client = Client::new(endpoint(None));
+    let client = Client::new(Place::default().endpoint()?);
     let limit = call.options.wait.unwrap_or(DEFAULT_WAIT);
     let (began, mut said) = (Instant::now(), false);
     let mut ticks = tokio::time::interval(RETRY_EVERY);

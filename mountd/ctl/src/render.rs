@@ -8,6 +8,7 @@ mod node;
 mod pool;
 mod status;
 mod task;
+mod token;
 mod volume;
 
 use comfy_table::{Attribute, Cell, Color, Row, Table};
@@ -19,6 +20,7 @@ pub use node::{node, nodes};
 pub use pool::{pool, pools};
 pub use status::status;
 pub use task::{amounts, task, title};
+pub use token::tokens;
 pub use volume::{policy, volume, volumes};
 
 /// How text may look.

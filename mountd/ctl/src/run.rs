@@ -6,31 +6,39 @@ mod device;
 mod event;
 mod node;
 mod pool;
+mod token;
 mod volume;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use mooring_api::{Client, DEFAULT_SOCKET, Endpoint, ErrorKind, Health, Secret};
+use mooring_api::{Client, ClientError, DEFAULT_SOCKET, Endpoint, ErrorKind, Health, Secret};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::render;
 
+/// The largest token file that is read: a token is far smaller, a wrong file may be endless.
+const TOKEN_FILE_LIMIT: u64 = 64 << 10;
+
 /// Does what `cli` asks for.
 ///
 /// # Errors
 /// [`Failure`]: why it wasn't done.
 pub async fn run(cli: Cli, output: &Output) -> Result<ExitCode, Failure> {
-    let mut client = Client::new(endpoint(cli.socket));
+    let place =
+        Place { socket: cli.socket, host: cli.host, token_file: cli.token_file, ca: cli.ca };
+    let mut client = Client::new(place.endpoint()?);
     if let Some(timeout) = cli.timeout {
         client = client.with_timeout(timeout.duration());
     }
     match cli.command {
         Command::Status => return status(&client, output).await,
         Command::Cluster(command) => cluster::run(&client, output, command).await?,
+        Command::Token(command) => token::run(&client, output, command).await?,
         Command::Node(command) => node::run(&client, output, command).await?,
         Command::Pool(command) => pool::run(&client, output, command).await?,
         Command::Volume(command) => volume::run(&client, output, command).await?,
@@ -45,12 +53,64 @@ pub async fn run(cli: Cli, output: &Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the daemon is: as told, as `MOORING_SOCKET` says, or at its usual place.
-pub fn endpoint(told: Option<String>) -> Endpoint {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let place = told.filter(|place| !place.is_empty()).or_else(|| set("MOORING_SOCKET"));
-    let place = place.as_deref().unwrap_or(DEFAULT_SOCKET);
-    Endpoint::parse(place, set("MOORING_TOKEN").map(Secret::new))
+/// Where the daemon is, as far as one was told.
+#[derive(Default)]
+pub struct Place {
+    /// Its socket.
+    pub socket: Option<String>,
+    /// The address of its port.
+    pub host: Option<String>,
+    /// A file with the token to show there.
+    pub token_file: Option<PathBuf>,
+    /// A file with the certificate to check the node against.
+    pub ca: Option<PathBuf>,
+}
+
+impl Place {
+    /// The endpoint: as told, else as the environment says, else the usual socket.
+    ///
+    /// # Errors
+    /// A file that can't be read, or holds nothing of use.
+    pub fn endpoint(self) -> Result<Endpoint, Failure> {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let told = self.host.map(|host| format!("https://{host}"));
+        let told = told.or(self.socket).filter(|place| !place.is_empty());
+        let place = told.or_else(|| set("MOORING_SOCKET"));
+        let place = place.as_deref().unwrap_or(DEFAULT_SOCKET);
+        let token = match (self.token_file, set("MOORING_TOKEN"), set("MOORING_TOKEN_FILE")) {
+            (Some(file), _, _) => Some(token_in(file)?),
+            (None, Some(token), _) => Some(Secret::new(token)),
+            (None, None, Some(file)) => Some(token_in(file.into())?),
+            (None, None, None) => None,
+        };
+        let Some(address) = place.strip_prefix("https://") else {
+            return Ok(Endpoint::parse(place, token));
+        };
+        let ca = self.ca.or_else(|| set("MOORING_CA").map(PathBuf::from));
+        let Some(path) = ca else { return Err(ClientError::NoAuthority.into()) };
+        let pem = std::fs::read(&path).map_err(|source| Failure::CaFile { path, source })?;
+        Ok(Endpoint::tls(address.trim_end_matches('/'), &pem, token)?)
+    }
+}
+
+/// The token in a file; `-` is stdin.
+///
+/// # Errors
+/// If it can't be read, or is empty.
+pub fn token_in(path: PathBuf) -> Result<Secret, Failure> {
+    let mut text = String::new();
+    let read = match path.as_os_str() == "-" {
+        true => std::io::stdin().take(TOKEN_FILE_LIMIT).read_to_string(&mut text),
+        false => std::fs::File::open(&path)
+            .and_then(|file| file.take(TOKEN_FILE_LIMIT).read_to_string(&mut text)),
+    };
+    if let Err(source) = read {
+        return Err(Failure::TokenFile { path, source });
+    }
+    match text.trim() {
+        "" => Err(Failure::NoToken { path }),
+        token => Ok(Secret::new(token)),
+    }
 }
 
 /// `path` as the daemon needs it: absolute, as text. Doesn't touch what it names: that may be a

@@ -1,17 +1,21 @@
-//! The daemon's API: HTTP and JSON, the routes of `mooring_api::routes`, on a unix socket.
+//! The daemon's API: HTTP and JSON, the routes of `mooring_api::routes`, on a unix socket, and over
+//! the network where the configuration says so (`door`).
 //!
 //! Handlers translate: a request into what the daemon is to do, what came of it into the API's types.
-//! They hold no state. Whoever can open the socket is root on this machine.
+//! They hold no state. On whose behalf they act is in [`caller::Caller`].
 
+mod caller;
 mod cluster;
 mod devices;
 mod diagnosis;
+mod door;
 mod lookup;
 mod metrics;
 mod nodes;
 pub mod pools;
 mod reading;
 mod status;
+mod tokens;
 mod views;
 mod volumes;
 
@@ -19,6 +23,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::handler::Handler;
@@ -26,7 +31,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use mooring_api::{ApiError, ErrorKind, Route, routes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,12 +39,15 @@ use tokio::net::UnixListener;
 
 use crate::daemon::Daemon;
 use crate::error::DaemonError;
+use caller::Caller;
+
+pub use door::Door;
 
 /// The largest request body.
 const BODY_MAX: usize = 1 << 20;
 
-/// On whose behalf requests on the unix socket are made.
-const SOCKET_USER: &str = "root";
+/// How long a body may take to arrive.
+const BODY_WAIT: Duration = Duration::from_secs(30);
 
 /// What a handler answers with.
 pub type Answer<T> = Result<Json<T>, Failure>;
@@ -68,9 +76,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        let bytes = axum::body::to_bytes(request.into_body(), BODY_MAX).await.map_err(|error| {
-            ApiError::new(ErrorKind::Invalid, format!("the request's body can't be read: {error}"))
-        })?;
+        let invalid = |what: String| ApiError::new(ErrorKind::Invalid, what);
+        let read = axum::body::to_bytes(request.into_body(), BODY_MAX);
+        let bytes = tokio::time::timeout(BODY_WAIT, read)
+            .await
+            .map_err(|_| invalid("the request's body takes too long to arrive".to_owned()))?
+            .map_err(|error| invalid(format!("the request's body can't be read: {error}")))?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             ApiError::new(ErrorKind::Invalid, format!("the request's body is malformed: {error}"))
                 .into()
@@ -118,7 +129,9 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
 
 /// Answers until the task is aborted.
 pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) {
-    if let Err(error) = axum::serve(listener, router(daemon)).await {
+    // Whoever can open the socket is root on this machine.
+    let router = router(daemon).layer(Extension(Caller::root()));
+    if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the API has stopped");
     }
 }
@@ -135,6 +148,10 @@ fn router(daemon: Arc<Daemon>) -> Router {
     let router = add(router, &routes::CLUSTER_CREATE, cluster::create);
     let router = add(router, &routes::CLUSTER_TOKEN, cluster::token);
     let router = add(router, &routes::CLUSTER_JOIN, cluster::join);
+    let router = add(router, &routes::CLUSTER_VOTERS, cluster::voters);
+    let router = add(router, &routes::TOKENS, tokens::list);
+    let router = add(router, &routes::TOKEN_CREATE, tokens::create);
+    let router = add(router, &routes::TOKEN_REVOKE, tokens::revoke);
     let router = add(router, &routes::NODES, nodes::list);
     let router = add(router, &routes::NODE, nodes::inspect);
     let router = add(router, &routes::NODE_CHANGE, nodes::change);

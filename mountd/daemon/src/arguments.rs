@@ -53,6 +53,9 @@ pub struct RunArguments {
     /// The address other nodes reach this one at; one port, TCP and UDP.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
+    /// Answer the HTTP API over the network too, to whoever shows a token.
+    #[arg(long)]
+    api_tcp: bool,
     /// The node's name in the cluster; the host's name by default.
     #[arg(long)]
     name: Option<String>,
@@ -117,6 +120,7 @@ impl RunArguments {
         if let Some(listen) = self.listen {
             config.listen = listen;
         }
+        config.api_tcp |= self.api_tcp;
         for pool in self.pools {
             config.pools.retain(|other| other.path != pool.path);
             config.pools.push(pool);

@@ -25,6 +25,9 @@ pub struct Config {
     pub run: PathBuf,
     /// The socket of the HTTP API; `RUN/mountd.sock` if empty.
     pub socket: PathBuf,
+    /// Whether the HTTP API answers over the network too: on the port of `listen`, over TLS, to whoever
+    /// shows a token (`mountctl token create`) or the certificate of a node.
+    pub api_tcp: bool,
     /// Storage that this node gives to the cluster. None makes it a client of the others.
     pub pools: Vec<PoolConfig>,
     /// Labels of this node: zone, rack, region and any of your own.
@@ -214,6 +217,7 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/mooring"),
             run: PathBuf::from("/run/mooring"),
             socket: PathBuf::new(),
+            api_tcp: false,
             pools: Vec::new(),
             labels: BTreeMap::new(),
             timing: Timing::default(),

@@ -14,7 +14,7 @@ use blockstore::{Node, NodeError, NodeOptions, NodeStore, ReplicationOptions, Se
 use mooring_api::{ApiError, ErrorKind};
 use mooring_device::LoopHost;
 use mooring_device::holder::{HolderClient, HolderError};
-use mooring_transport::Token;
+use mooring_transport::{HttpHandler, Token};
 use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
@@ -106,14 +106,24 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let serving = tokio::spawn(api::serve(Arc::clone(&daemon), listener));
     tracing::info!(socket = %socket.display(), listen = %daemon.config.listen, "mountd answers");
     let entering = tokio::spawn(Arc::clone(&daemon).enter(start.entry));
-    if daemon.store.membership()?.is_some() {
-        daemon.start_node().await?;
-    }
-    // Telling systemd is best effort: there may be none.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let told_to_end = async {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("told to end"),
+            _ = interrupt.recv() => tracing::info!("interrupted"),
+        }
+    };
+    let work = async {
+        if daemon.store.membership()?.is_some() {
+            daemon.start_node().await?;
+        }
+        // Telling systemd is best effort: there may be none.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        std::future::pending::<Result<(), StartError>>().await
+    };
+    // Opening pools and devices may take long, and whoever says that it is to end is heard meanwhile.
     tokio::select! {
-        _ = terminate.recv() => tracing::info!("told to end"),
-        _ = interrupt.recv() => tracing::info!("interrupted"),
+        () = told_to_end => {}
+        ended = work => ended?,
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     entering.abort();
@@ -297,7 +307,9 @@ impl Daemon {
             still_held,
             unprotected: self.config.transport.unprotected(),
         };
-        let node = Node::start(options, self.store.clone(), membership, identity)
+        let door: Option<Arc<dyn HttpHandler>> =
+            if self.config.api_tcp { Some(Arc::new(api::Door::new(self))) } else { None };
+        let node = Node::start(options, self.store.clone(), membership, identity, door)
             .await
             .map_err(DaemonError::Node)?;
         let attachments = Attachments::new(Arc::clone(&node), host);

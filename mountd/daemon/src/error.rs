@@ -62,6 +62,14 @@ pub enum DaemonError {
     /// Raft answered something that the request can't have.
     #[error("the configuration gave an answer that doesn't fit the request")]
     UnexpectedAnswer,
+    /// The voters were not changed in time.
+    #[error(
+        "{wanted} nodes are to vote, and don't yet: the nodes that are to begin must answer (mountctl status says which don't). It goes on by itself"
+    )]
+    VotersUnsettled {
+        /// How many.
+        wanted: usize,
+    },
     /// A thread of the daemon panicked.
     #[error("a part of the daemon failed; its log says more")]
     Panicked,
@@ -95,6 +103,15 @@ pub enum InvalidRequest {
     /// A backend that isn't there.
     #[error("the backend {0} can't be used here: `mountctl status` lists those that can")]
     Backend(String),
+    /// Two voters are worse than one.
+    #[error(
+        "three voters need three nodes, and there {}: add one, without a pool if you like (mountctl cluster token here, mountctl cluster join there)",
+        if *nodes == 1 { "is 1".to_owned() } else { format!("are {nodes}") }
+    )]
+    TooFewToVote {
+        /// The nodes there are.
+        nodes: usize,
+    },
     /// The body isn't what it should be.
     #[error("{0}")]
     Body(String),
@@ -112,7 +129,9 @@ impl DaemonError {
             Self::Device(error) => error.kind(),
             Self::FileSystem(error) => error.kind(),
             Self::Fenced { .. } => ErrorKind::Fenced,
-            Self::NotServed { .. } | Self::NoCluster => ErrorKind::Unavailable,
+            Self::NotServed { .. } | Self::NoCluster | Self::VotersUnsettled { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::NotMounted { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AttachedOtherwise { .. } | Self::MountPointTaken { .. } | Self::Invalid(_) => {
                 ErrorKind::Invalid

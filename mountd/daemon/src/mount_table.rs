@@ -29,14 +29,14 @@ pub fn read() -> io::Result<Vec<Mount>> {
     Ok(std::fs::read_to_string("/proc/self/mountinfo")?.lines().filter_map(parse).collect())
 }
 
-/// The mounts of the block device at `path`.
+/// Those of `table` that are of the block device at `path`.
 ///
 /// # Errors
-/// If the device or /proc can't be read.
-pub fn of_device(path: &Path) -> io::Result<Vec<Mount>> {
+/// If the device can't be read.
+pub fn of_device<'a>(table: &'a [Mount], path: &Path) -> io::Result<Vec<&'a Mount>> {
     let stat = rustix::fs::stat(path)?;
     let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    Ok(read()?.into_iter().filter(|mount| mount.device == device).collect())
+    Ok(table.iter().filter(|mount| mount.device == device).collect())
 }
 
 /// A message for each change of the mount table (several changes may be one message). The kernel

@@ -29,6 +29,8 @@ pub struct Mounts {
 /// What is to be mounted, and how.
 #[derive(Clone, Debug)]
 pub struct MountRequest {
+    /// On whose behalf, for the events.
+    pub by: String,
     /// The volume.
     pub volume: VolumeId,
     /// Where.
@@ -78,8 +80,9 @@ impl Mounts {
     /// If the mount table can't be read.
     pub fn all(&self) -> Result<Vec<VolumeMount>, DaemonError> {
         let mut all = Vec::new();
+        let table = mount_table::read().map_err(unreadable)?;
         for attached in self.attachments.all() {
-            all.extend(of(&attached)?);
+            all.extend(of_in(&table, &attached)?);
         }
         all.sort_by(|a, b| a.mount.dir.cmp(&b.mount.dir));
         Ok(all)
@@ -109,7 +112,12 @@ impl Mounts {
         let _turn = self.turn(request.volume).await;
         let was_attached = self.attachments.get(request.volume).is_some();
         let mode = if request.read_only { AttachMode::ReadOnly } else { AttachMode::ReadWrite };
-        let grant = GrantRequest { volume: request.volume, mode, force: request.force };
+        let grant = GrantRequest {
+            by: request.by.clone(),
+            volume: request.volume,
+            mode,
+            force: request.force,
+        };
         let attached = self.attachments.attach(grant, true).await?;
         let result = self.mount_attached(&request, &attached).await;
         if result.is_err()
@@ -275,8 +283,11 @@ impl Mounts {
 pub async fn follow_unmounts(mounts: Arc<Mounts>) {
     let mut changes = mount_table::changes();
     loop {
-        for attached in mounts.attachments.all().into_iter().filter(|attached| attached.for_mount) {
-            match of(&attached) {
+        // Once for all: a host with many containers mounts often.
+        let table = mount_table::read().unwrap_or_default();
+        let all = if table.is_empty() { Vec::new() } else { mounts.attachments.all() };
+        for attached in all.into_iter().filter(|attached| attached.for_mount) {
+            match of_in(&table, &attached) {
                 Ok(found) if !found.is_empty() => {
                     attached.seen_mounted.store(true, Ordering::Relaxed);
                 }
@@ -327,17 +338,20 @@ fn found(device: &Path) -> Result<String, DaemonError> {
 
 /// The mounts of one attached volume.
 fn of(attached: &Attached) -> Result<Vec<VolumeMount>, DaemonError> {
+    of_in(&mount_table::read().map_err(unreadable)?, attached)
+}
+
+/// Those of a table's mounts that are of one attached volume.
+fn of_in(table: &[Mount], attached: &Attached) -> Result<Vec<VolumeMount>, DaemonError> {
     let device = attached.device.path();
-    Ok(mount_table::of_device(device)
-        .map_err(unreadable)?
-        .into_iter()
-        .map(|mount| VolumeMount {
-            volume: attached.name.clone(),
-            id: attached.volume.id(),
-            device: device.to_owned(),
-            mount,
-        })
-        .collect())
+    let found = mount_table::of_device(table, device).map_err(unreadable)?;
+    let each = found.into_iter().map(|mount| VolumeMount {
+        volume: attached.name.clone(),
+        id: attached.volume.id(),
+        device: device.to_owned(),
+        mount: mount.clone(),
+    });
+    Ok(each.collect())
 }
 
 fn unreadable(source: std::io::Error) -> DaemonError {

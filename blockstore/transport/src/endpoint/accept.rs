@@ -39,6 +39,11 @@ const MAX_CLIENT_HELLO: usize = 16 << 10;
 /// The pause after the system refused a connection or a thread.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
+/// What is answered to HTTP without TLS.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
+Connection: close\r\nContent-Length: 62\r\n\r\n\
+{\"kind\":\"invalid\",\"message\":\"this port speaks TLS: use https\"}";
+
 /// Why a connection was closed before it was anything.
 #[derive(Debug, Error)]
 pub(crate) enum AcceptError {
@@ -50,6 +55,8 @@ pub(crate) enum AcceptError {
     Frame(#[from] FrameError),
     #[error("it asks for no protocol that is served here")]
     Protocol,
+    #[error("it speaks HTTP without TLS")]
+    Plaintext,
     #[error("it closed the connection before it said what it wants")]
     Closed,
     #[error("too many unauthenticated connections")]
@@ -162,6 +169,11 @@ fn first_message(io: &mut Timed<'_>) -> Result<(Vec<u8>, Accepted), AcceptError>
             return Err(AcceptError::Closed);
         }
         received.extend_from_slice(&buffer[..count]);
+        if is_plain_http(&received) {
+            // The refusal is what gets reported.
+            let _ = io.write_all(PLAIN_HTTP);
+            return Err(AcceptError::Plaintext);
+        }
         if received.len() > MAX_CLIENT_HELLO {
             return Err(AcceptError::Protocol);
         }
@@ -181,6 +193,13 @@ fn first_message(io: &mut Timed<'_>) -> Result<(Vec<u8>, Accepted), AcceptError>
             }
         }
     }
+}
+
+/// Whether somebody begins to speak HTTP. No TLS record begins with a letter.
+fn is_plain_http(received: &[u8]) -> bool {
+    ["GET ", "PUT ", "POST", "HEAD", "DELE", "PATC", "OPTI"]
+        .iter()
+        .any(|method| received.starts_with(method.as_bytes()))
 }
 
 /// Serves one request to join.

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::{Call, Client, ClientError};
-use crate::cluster::{CreateToken, JoinCluster, Membership, Token};
+use crate::access::{AccessToken, CreateAccessToken, NewAccessToken};
+use crate::cluster::{CreateToken, JoinCluster, Membership, SetVoters, Token};
 use crate::device::{Attach, Attachment, Mount, MountVolume, Mounted, UnmountQuery, Unmounted};
 use crate::event::{Events, EventsQuery};
-use crate::name::{NodeName, VolumeName};
+use crate::name::{NodeName, TokenName, VolumeName};
 use crate::node::{ChangeLabels, ForceQuery, Node, NodeDetail};
 use crate::pool::{AddPool, Pool, PoolId};
 use crate::routes;
@@ -44,6 +45,29 @@ impl Client {
     /// [`routes::CLUSTER_JOIN`]
     pub async fn join_cluster(&self, join: &JoinCluster) -> Result<Membership, ClientError> {
         self.fetch(Call::new(&routes::CLUSTER_JOIN, &[]).body(join)).await
+    }
+
+    /// [`routes::CLUSTER_VOTERS`]
+    pub async fn set_voters(&self, voters: SetVoters) -> Result<Membership, ClientError> {
+        self.fetch(Call::new(&routes::CLUSTER_VOTERS, &[]).body(&voters)).await
+    }
+
+    /// [`routes::TOKENS`]
+    pub async fn access_tokens(&self) -> Result<Vec<AccessToken>, ClientError> {
+        self.fetch(Call::new(&routes::TOKENS, &[])).await
+    }
+
+    /// [`routes::TOKEN_CREATE`]
+    pub async fn create_access_token(
+        &self,
+        token: &CreateAccessToken,
+    ) -> Result<NewAccessToken, ClientError> {
+        self.fetch(Call::new(&routes::TOKEN_CREATE, &[]).body(token)).await
+    }
+
+    /// [`routes::TOKEN_REVOKE`]
+    pub async fn revoke_access_token(&self, token: &TokenName) -> Result<(), ClientError> {
+        self.order(Call::new(&routes::TOKEN_REVOKE, &[token.as_str()])).await
     }
 
     /// [`routes::NODES`]

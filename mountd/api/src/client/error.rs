@@ -33,6 +33,17 @@ pub enum ClientError {
         /// What the system says.
         source: io::Error,
     },
+    /// What answers is no node of the cluster that was meant.
+    #[error("what answers at {endpoint} can't be trusted: {source}")]
+    Untrusted {
+        /// Where it was looked for.
+        endpoint: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A node over the network can be asked only with the certificate of its cluster's authority.
+    #[error("there is no certificate to check the node against")]
+    NoAuthority,
     /// No answer in time. What was asked for may still happen.
     #[error("mountd gave no answer to {request} within {after}")]
     Timeout {
@@ -84,7 +95,8 @@ impl ClientError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotRunning { .. } | Self::Timeout { .. } => ErrorKind::Unavailable,
-            Self::SocketDenied { .. } => ErrorKind::Denied,
+            Self::SocketDenied { .. } | Self::Untrusted { .. } => ErrorKind::Denied,
+            Self::NoAuthority => ErrorKind::Invalid,
             Self::Connect { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 io::ErrorKind::InvalidInput => ErrorKind::Invalid,
@@ -109,6 +121,14 @@ impl ClientError {
                 .to_owned(),
             Self::SocketDenied { .. } => "be root, or join the socket's group".to_owned(),
             Self::Connect { .. } => String::new(),
+            Self::Untrusted { .. } => {
+                "is the address one that the node itself listens on, and the \
+                certificate that of its cluster (on a node: mountctl cluster ca)?"
+                    .to_owned()
+            }
+            Self::NoAuthority => "get it on a node of the cluster (mountctl cluster ca >ca.pem), \
+                and give it with --ca or MOORING_CA"
+                .to_owned(),
             Self::Timeout { .. } => "it may still be done: look with mountctl status, and at \
                 the daemon's log (journalctl -u mountd); --timeout waits longer"
                 .to_owned(),

@@ -1,15 +1,11 @@
 //! `mountctl cluster ...`
 
-use std::io::Read;
-
-use mooring_api::{Client, CreateToken, JoinCluster, Membership, Secret};
+use mooring_api::{Client, CreateToken, JoinCluster, Membership, Secret, SetVoters};
 
 use crate::cli::{ClusterCommand, TokenSource};
 use crate::failure::Failure;
 use crate::output::Output;
-
-/// The largest token file that is read: a token is far smaller, a wrong file may be endless.
-const TOKEN_FILE_LIMIT: u64 = 64 << 10;
+use crate::run::token_in;
 
 /// Does one of the commands.
 ///
@@ -33,6 +29,16 @@ pub async fn run(client: &Client, output: &Output, command: ClusterCommand) -> R
             ));
             Ok(())
         }
+        ClusterCommand::Voters { count } => {
+            let membership = client.set_voters(SetVoters { voters: count }).await?;
+            output.answer(&membership, |membership, _| voters_text(membership))
+        }
+        ClusterCommand::Ca => {
+            let membership = client.cluster().await?;
+            output.answer(&membership, |membership, _| {
+                membership.ca_certificate.trim_end().to_owned()
+            })
+        }
         ClusterCommand::Join { address, source } => {
             let token = read_token(source)?;
             let membership = client.join_cluster(&JoinCluster { address, token }).await?;
@@ -50,21 +56,18 @@ fn membership_text(membership: &Membership, verb: &str) -> String {
 }
 
 fn read_token(source: TokenSource) -> Result<Secret, Failure> {
-    let path = match source {
-        TokenSource { token: Some(token), .. } => return Ok(Secret::new(token.trim())),
-        TokenSource { token_file, .. } => token_file.expect("clap demands one of the two"),
-    };
-    let mut text = String::new();
-    let read = match path.as_os_str() == "-" {
-        true => std::io::stdin().take(TOKEN_FILE_LIMIT).read_to_string(&mut text),
-        false => std::fs::File::open(&path)
-            .and_then(|file| file.take(TOKEN_FILE_LIMIT).read_to_string(&mut text)),
-    };
-    if let Err(source) = read {
-        return Err(Failure::TokenFile { path, source });
+    match source {
+        TokenSource { token: Some(token), .. } => Ok(Secret::new(token.trim())),
+        TokenSource { token_file, .. } => {
+            token_in(token_file.expect("clap demands one of the two"))
+        }
     }
-    match text.trim() {
-        "" => Err(Failure::NoToken { path }),
-        token => Ok(Secret::new(token)),
+}
+
+fn voters_text(membership: &Membership) -> String {
+    let voters: Vec<String> = membership.voters.iter().map(ToString::to_string).collect();
+    match voters.len() {
+        1 => format!("{} alone votes", voters[0]),
+        count => format!("{count} nodes vote: {}", voters.join(", ")),
     }
 }

@@ -11,7 +11,8 @@ use mooring_api::{
 };
 use mooring_config::{AttachMode, Command};
 
-use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, lookup, views};
+use super::caller::Caller;
+use super::{Answer, Body, Failure, Query, done, list_of, lookup, views};
 use crate::attachments::GrantRequest;
 use crate::daemon::Daemon;
 use crate::error::{DaemonError, InvalidRequest};
@@ -19,23 +20,28 @@ use crate::mounts::{MountRequest, VolumeMount};
 
 pub async fn attach(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Body(request): Body<Attach>,
 ) -> Answer<Attachment> {
+    caller.may_force(request.force)?;
     let running = daemon.running()?;
     let volume = lookup::volume(&running, &name).await?;
     check_backend(request.backend)?;
     let mode = if request.read_only { AttachMode::ReadOnly } else { AttachMode::ReadWrite };
-    let grant = GrantRequest { volume: volume.id, mode, force: request.force };
+    let by = caller.name().to_owned();
+    let grant = GrantRequest { by, volume: volume.id, mode, force: request.force };
     let attached = running.attachments.attach(grant, false).await?;
     Ok(Json(views::attached(daemon.name(), &attached)))
 }
 
 pub async fn detach(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Query(query): Query<ForceQuery>,
 ) -> Result<StatusCode, Failure> {
+    caller.may_force(query.force)?;
     let running = daemon.running()?;
     let volume = lookup::volume(&running, &name).await?;
     if running.attachments.detach(volume.id, query.force).await? {
@@ -50,7 +56,7 @@ pub async fn detach(
             node: running.node.id(),
             force: true,
         };
-        running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+        running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     }
     Ok(done())
 }
@@ -62,14 +68,17 @@ pub async fn mounts(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Mount>> {
 
 pub async fn mount(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Body(request): Body<MountVolume>,
 ) -> Answer<Mounted> {
+    caller.may_force(request.force)?;
     let running = daemon.running()?;
     let volume = lookup::volume(&running, request.volume.as_str()).await?;
     check_backend(request.backend)?;
     let outcome = running
         .mounts
         .mount(MountRequest {
+            by: caller.name().to_owned(),
             volume: volume.id,
             dir: PathBuf::from(&request.dir),
             options: request.options,
@@ -87,8 +96,10 @@ pub async fn mount(
 
 pub async fn unmount(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Query(query): Query<UnmountQuery>,
 ) -> Answer<Vec<Unmounted>> {
+    caller.may_force(query.force)?;
     let running = daemon.running()?;
     let all = running.mounts.all()?;
     let chosen: Vec<VolumeMount> = match (&query.volume, &query.dir, query.all) {

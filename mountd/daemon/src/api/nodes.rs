@@ -12,8 +12,9 @@ use mooring_api::{
 };
 use mooring_config::{Command, Node as NodeRow};
 
+use super::caller::Caller;
 use super::reading::Reading;
-use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, lookup, views};
+use super::{Answer, Body, Failure, Query, done, list_of, lookup, views};
 use crate::daemon::{Daemon, Running};
 use crate::error::DaemonError;
 
@@ -42,6 +43,7 @@ pub async fn inspect(
 
 pub async fn change(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Body(change): Body<ChangeLabels>,
 ) -> Answer<Node> {
@@ -50,16 +52,20 @@ pub async fn change(
     let set = change.set.iter().map(|(k, v)| (k.to_string(), Some(v.to_string())));
     let remove = change.remove.iter().map(|key| (key.to_string(), None));
     let command = Command::LabelNode { node: row.id, labels: set.chain(remove).collect() };
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     let reading = Reading::take(&running, &[]).await;
     Ok(Json(views::node(&reading, &*lookup::node(&running, &name).await?)))
 }
 
-pub async fn drain(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) -> Answer<Task> {
+pub async fn drain(
+    State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<Task> {
     let running = daemon.running()?;
     let row = lookup::node(&running, &name).await?;
     let command = Command::DrainNode { node: row.id, drain: true };
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     let (task, new) = daemon.tasks().begin(
         TaskKind::DrainNode,
         views::name(daemon.name()),
@@ -74,23 +80,30 @@ pub async fn drain(State(daemon): State<Arc<Daemon>>, Path(name): Path<String>) 
 
 pub async fn undrain(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failure> {
     let running = daemon.running()?;
     let row = lookup::node(&running, &name).await?;
     let command = Command::DrainNode { node: row.id, drain: false };
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     Ok(done())
 }
 
 pub async fn remove(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Query(query): Query<ForceQuery>,
 ) -> Result<StatusCode, Failure> {
+    caller.may_force(query.force)?;
     let running = daemon.running()?;
     let row = lookup::node(&running, &name).await?;
-    running.node.remove_node(SOCKET_USER, row.id, query.force).await.map_err(DaemonError::Node)?;
+    running
+        .node
+        .remove_node(caller.name(), row.id, query.force)
+        .await
+        .map_err(DaemonError::Node)?;
     Ok(done())
 }
 

@@ -13,8 +13,9 @@ use mooring_api::{
 use mooring_config::{Class as ConfigClass, Command};
 use mooring_terms::PoolId;
 
+use super::caller::Caller;
 use super::reading::Reading;
-use super::{Answer, Body, Query, SOCKET_USER, list_of, lookup, views};
+use super::{Answer, Body, Query, list_of, lookup, views};
 use crate::config::PoolConfig;
 use crate::daemon::{Daemon, Running};
 use crate::error::{DaemonError, InvalidRequest};
@@ -40,8 +41,10 @@ pub async fn inspect(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) 
 
 pub async fn create(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Body(request): Body<AddPool>,
 ) -> Answer<Pool> {
+    caller.may_force(request.force)?;
     let running = daemon.running()?;
     let path = FilePath::new(&request.path);
     if !path.is_absolute() {
@@ -49,7 +52,7 @@ pub async fn create(
     }
     let class = request.class.map(views::config_class);
     let size = request.size.map(|size| size.bytes());
-    let id = add(&daemon, &running, SOCKET_USER, path, size, class, request.force).await?;
+    let id = add(&daemon, &running, caller.name(), path, size, class, request.force).await?;
     let row = lookup::pool(&running, &id.0.to_string()).await?;
     let reading = Reading::take(&running, &[]).await;
     Ok(Json(views::pool(&daemon, &reading, &row)))
@@ -113,9 +116,11 @@ pub fn class_of(pool: &PoolConfig) -> Result<Option<ConfigClass>, DaemonError> {
 
 pub async fn remove(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<ForceQuery>,
 ) -> Answer<Task> {
+    caller.may_force(query.force)?;
     let running = daemon.running()?;
     let row = lookup::pool(&running, &id).await?;
     let command = if query.force {
@@ -123,7 +128,7 @@ pub async fn remove(
     } else {
         Command::DrainPool { pool: row.id, drain: true }
     };
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     let (task, new) = daemon.tasks().begin(
         TaskKind::RemovePool,
         views::name(daemon.name()),
@@ -133,12 +138,19 @@ pub async fn remove(
     if query.force {
         daemon.tasks().end(task.id, Ok(()));
     } else if new {
-        tokio::spawn(follow_removal(Arc::clone(&daemon), running, task.id, row.id));
+        let by = caller.name().to_owned();
+        tokio::spawn(follow_removal(Arc::clone(&daemon), running, task.id, row.id, by));
     }
     Ok(Json(daemon.tasks().get(task.id).unwrap_or(task)))
 }
 
-async fn follow_removal(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId, pool: PoolId) {
+async fn follow_removal(
+    daemon: Arc<Daemon>,
+    running: Arc<Running>,
+    task: TaskId,
+    pool: PoolId,
+    by: String,
+) {
     let mut first = None;
     loop {
         let state = running.node.state();
@@ -158,7 +170,7 @@ async fn follow_removal(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId
         );
         if left == 0 {
             let command = Command::RemovePool { pool, force: false };
-            match running.node.propose(SOCKET_USER, command).await {
+            match running.node.propose(&by, command).await {
                 Ok(_) => return daemon.tasks().end(task, Ok(())),
                 Err(error) if error.kind() == mooring_terms::ErrorKind::Invalid => {
                     return daemon.tasks().end(task, Err(DaemonError::Node(error).into()));

@@ -15,8 +15,9 @@ use mooring_config::{
     ClassWish, Command, Done, Filesystem, Refused, Setting, Volume as VolumeRow, VolumeRequest,
 };
 
+use super::caller::Caller;
 use super::reading::Reading;
-use super::{Answer, Body, Failure, Query, SOCKET_USER, done, list_of, lookup, views};
+use super::{Answer, Body, Failure, Query, done, list_of, lookup, views};
 use crate::daemon::{Daemon, Running};
 use crate::error::{DaemonError, InvalidRequest};
 
@@ -44,6 +45,7 @@ pub async fn inspect(
 
 pub async fn create(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Body(asked): Body<CreateVolume>,
 ) -> Answer<CreatedVolume> {
     let running = daemon.running()?;
@@ -55,7 +57,7 @@ pub async fn create(
         let command = plan_create(&state, &hints, asked.name.as_str(), &request)
             .map_err(|refused| DaemonError::Node(NodeError::Refused(refused)))?;
         tries += 1;
-        match running.node.propose(SOCKET_USER, command).await {
+        match running.node.propose(caller.name(), command).await {
             Err(NodeError::Refused(Refused::PlacementStale { .. })) if tries < PLAN_TRIES => {}
             other => break other.map_err(DaemonError::Node)?,
         }
@@ -129,6 +131,7 @@ fn wish(class: mooring_config::Class) -> ClassWish {
 
 pub async fn change(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Body(change): Body<ChangeVolume>,
 ) -> Answer<Volume> {
@@ -147,12 +150,13 @@ pub async fn change(
     let hints = running.node.hints().await;
     let command = plan_set(&running.node.state(), &hints, &row, &settings)
         .map_err(|refused| DaemonError::Node(NodeError::Refused(refused)))?;
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     answer_with(&running, &name).await
 }
 
 pub async fn resize(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Body(request): Body<ResizeVolume>,
 ) -> Answer<Volume> {
@@ -161,7 +165,7 @@ pub async fn resize(
     let hints = running.node.hints().await;
     let command = plan_resize(&running.node.state(), &hints, &row, request.size.bytes())
         .map_err(|refused| DaemonError::Node(NodeError::Refused(refused)))?;
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     // Attached elsewhere, that node grows its device as soon as it learns of the size.
     if let Some(attached) = running.attachments.get(row.id) {
         attached.volume.resized(request.size.bytes());
@@ -172,21 +176,25 @@ pub async fn resize(
 
 pub async fn remove(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Query(query): Query<ForceQuery>,
 ) -> Result<StatusCode, Failure> {
+    caller.may_force(query.force)?;
     let running = daemon.running()?;
     let row = lookup::volume(&running, &name).await?;
     let command = Command::RemoveVolume { volume: row.id, force: query.force };
-    running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     Ok(done())
 }
 
 pub async fn accept_loss(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path(name): Path<String>,
     Body(request): Body<AcceptLoss>,
 ) -> Answer<AcceptedLoss> {
+    caller.may_force(request.force)?;
     let running = daemon.running()?;
     let row = lookup::volume(&running, &name).await?;
     let from = lookup::node(&running, request.from.as_str()).await?;
@@ -210,7 +218,7 @@ pub async fn accept_loss(
         gone: std::collections::BTreeSet::new(),
         force: true,
     };
-    let accepted = running.node.propose(SOCKET_USER, command).await.map_err(DaemonError::Node)?;
+    let accepted = running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     let Done::LossAccepted(losses) = accepted else {
         return Err(DaemonError::UnexpectedAnswer.into());
     };

@@ -21,8 +21,10 @@ const ASK_FOR: Duration = Duration::from_secs(8);
 const SEAL_WAIT: Duration = Duration::from_secs(40);
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GrantRequest {
+    /// On whose behalf, for the events.
+    pub by: String,
     /// The volume.
     pub volume: VolumeId,
     /// For what.
@@ -53,7 +55,7 @@ impl Attachments {
                 holder_gone: false,
                 force: request.force,
             };
-            match self.node.propose_as_system(command).await {
+            match self.node.propose(&request.by, command).await {
                 Ok(Done::Attached { epoch, .. }) => return Ok((volume.name.clone(), epoch)),
                 Ok(_) => return Err(DaemonError::UnexpectedAnswer),
                 Err(NodeError::Refused(refused @ Refused::Attached { .. })) => {

@@ -11,11 +11,13 @@ use blockstore::{About, OpenVolume, Severity};
 use mooring_terms::VolumeId;
 
 use super::note::Note;
-use super::{Attachments, blocking};
+use super::{Attached, Attachments, blocking};
 use crate::error::DaemonError;
 
 /// How long the row of a volume may take to arrive.
 const KNOWN_WAIT: Duration = Duration::from_secs(20);
+/// Between two tries to see whether an attachment still stands.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Attachments {
     /// The volumes whose devices a holder still serves.
@@ -86,14 +88,34 @@ impl Attachments {
         match blocking(move || host.resume(&device_name, io)).await? {
             Ok(device) => {
                 tracing::info!(volume = name, "the device is served again");
-                self.register(name, volume, device, &note);
-                tokio::spawn(Arc::clone(&self.node).attract_when_level(note.volume));
+                let volume_id = note.volume;
+                let attached = self.register(name, volume, device, &note);
+                tokio::spawn(Arc::clone(self).end_if_over(attached, note));
+                tokio::spawn(Arc::clone(&self.node).attract_when_level(volume_id));
                 Ok(())
             }
             Err(error) => {
                 self.node.close_volume(note.volume);
                 Err(DaemonError::Device(error))
             }
+        }
+    }
+
+    /// An attachment that was ended by force while this daemon was away, and not given to anybody
+    /// since: nobody's seal fences it, so its device is turned to errors from here.
+    async fn end_if_over(self: Arc<Self>, attached: Arc<Attached>, note: Note) {
+        let state = loop {
+            match self.node.control().read_linearizable().await {
+                Ok(state) => break state,
+                Err(mooring_control::Error::Stopped { .. }) => return,
+                // Without a quorum nobody has ended anything either.
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        };
+        let held = state.volume(note.volume).and_then(|row| row.attachment);
+        if held.is_none_or(|held| held.node != self.node.id() || held.epoch != note.epoch) {
+            tracing::warn!(volume = attached.name, "it was detached while this daemon was away");
+            attached.volume.close();
         }
     }
 
