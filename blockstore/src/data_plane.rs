@@ -46,6 +46,8 @@ pub trait ConfigPort: Send + Sync {
     fn holder(&self, volume: VolumeId) -> Option<(NodeId, AttachmentEpoch)>;
     /// A node's name, for people.
     fn node_name(&self, node: NodeId) -> String;
+    /// A slice's name, for people.
+    fn slice_name(&self, slice: SliceId) -> String;
     /// A beacon of `from` has come: it is alive.
     fn heard(&self, from: NodeId);
     /// What takes control messages.
@@ -397,7 +399,9 @@ impl SlicePorts for DataPlane {
 
     fn note(&self, slice: SliceId, note: Note) {
         let config = self.config();
-        self.events.push_note(slice, &note, |node| {
+        let named =
+            config.as_ref().map_or_else(|| slice.to_string(), |config| config.slice_name(slice));
+        self.events.push_note(slice, &named, &note, |node| {
             config.as_ref().map_or_else(|| format!("{node:?}"), |config| config.node_name(node))
         });
     }

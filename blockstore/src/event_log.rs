@@ -99,9 +99,15 @@ impl EventLog {
         self.more.notify_waiters();
     }
 
-    /// Adds what a slice reports.
-    pub fn push_note(&self, slice: SliceId, note: &Note, name: impl Fn(NodeId) -> String) {
-        let (severity, kind, message, node) = describe(slice, note, name);
+    /// Adds what a slice, which people know as `named`, reports.
+    pub fn push_note(
+        &self,
+        slice: SliceId,
+        named: &str,
+        note: &Note,
+        name: impl Fn(NodeId) -> String,
+    ) {
+        let (severity, kind, message, node) = describe(named, note, name);
         let details = BTreeMap::from([("slice", slice.index.to_string())]);
         let about = About { node, volume: Some(slice.volume), pool: None, details };
         self.push(severity, kind, message, about);
@@ -148,7 +154,7 @@ impl EventLog {
 
 /// What a note says, for people.
 fn describe(
-    slice: SliceId,
+    slice: &str,
     note: &Note,
     name: impl Fn(NodeId) -> String,
 ) -> (Severity, &'static str, String, Option<NodeId>) {

@@ -43,6 +43,10 @@ fn what(state: &ClusterState, what: &What) -> (Severity, &'static str, String, A
     let forced = |forced: bool| if forced { " by force" } else { "" };
     let draining = |drain: bool| if drain { "is being drained" } else { "takes replicas again" };
     let plain = || what.to_string();
+    let of = |count: u32, first: VolumeId| match count {
+        1 => format!("volume {}", volume_name(first)),
+        more => format!("volume {} and {} more slices", volume_name(first), more - 1),
+    };
     match what {
         What::ClusterCreated { .. } => (Info, "cluster-created", plain(), About::default()),
         What::NodeAdmitted { node: id, name } => {
@@ -98,15 +102,24 @@ fn what(state: &ClusterState, what: &What) -> (Severity, &'static str, String, A
             let severity = if *by { Warning } else { Info };
             (severity, "volume-detached", message, volume(*id))
         }
-        What::SlicesChanged { first, .. } => {
-            (Info, "slices-changed", plain(), volume(first.volume))
+        What::SlicesChanged { reason, count, first } => {
+            let message = format!("{} changed: {reason:?}", of(*count, first.volume));
+            (Info, "slices-changed", message, volume(first.volume))
         }
-        What::TailLost { slice } => (Error, "tail-lost", plain(), volume(slice.volume)),
-        What::ReplicasAssigned { first, .. } => {
-            (Info, "replicas-placed", plain(), volume(first.volume))
+        What::TailLost { slice } => {
+            let message = format!(
+                "volume {}: all replicas were restarted; what was not flushed may be gone",
+                volume_name(slice.volume)
+            );
+            (Error, "tail-lost", message, volume(slice.volume))
         }
-        What::ReplicasRemoved { first, .. } => {
-            (Info, "replicas-removed", plain(), volume(first.volume))
+        What::ReplicasAssigned { count, first } => {
+            let message = format!("replicas placed for {}", of(*count, first.volume));
+            (Info, "replicas-placed", message, volume(first.volume))
+        }
+        What::ReplicasRemoved { count, first } => {
+            let message = format!("replicas taken away from {}", of(*count, first.volume));
+            (Info, "replicas-removed", message, volume(first.volume))
         }
         What::LossAccepted { volume: id, from } => {
             let message = format!(

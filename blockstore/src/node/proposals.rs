@@ -56,6 +56,15 @@ impl ConfigPort for Node {
         self.state().node_name(node)
     }
 
+    fn slice_name(&self, slice: SliceId) -> String {
+        let state = self.state();
+        let Some(row) = state.volume(slice.volume) else { return slice.to_string() };
+        match row.slices.len() {
+            1 => row.name.clone(),
+            _ => format!("{} slice {}", row.name, slice.index),
+        }
+    }
+
     fn heard(&self, from: NodeId) {
         self.control.heard(from);
     }

@@ -142,6 +142,10 @@ impl ConfigPort for RigNode {
         format!("{node}")
     }
 
+    fn slice_name(&self, slice: SliceId) -> String {
+        format!("{slice}")
+    }
+
     fn heard(&self, _from: NodeId) {}
 
     fn control(&self, _from: NodeId, _message: Message) {}

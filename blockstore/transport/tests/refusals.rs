@@ -316,14 +316,20 @@ fn plain_garbage_is_closed() {
     let record_head = vec![22, 3, 1, 255, 255];
     let noise: Vec<u8> =
         (0..50_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    for garbage in [http, zeros, record_head, noise] {
+    for (garbage, is_http) in [(http, true), (zeros, false), (record_head, false), (noise, false)] {
         let mut socket = TcpStream::connect(f.address()).unwrap();
         // It may be closed before all is written.
         let _ = socket.write_all(&garbage);
         let _ = socket.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer);
-        assert!(answer.len() < 100, "{} bytes of answer", answer.len());
+        if is_http {
+            // Whoever forgot the s of https is told.
+            let text = String::from_utf8_lossy(&answer);
+            assert!(text.starts_with("HTTP/1.1 400 ") && text.ends_with("use https\"}"), "{text}");
+        } else {
+            assert!(answer.len() < 100, "{} bytes of answer", answer.len());
+        }
     }
     f.assert_unharmed();
 }

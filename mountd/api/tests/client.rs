@@ -12,9 +12,9 @@ use std::time::Duration;
 use fake::{Asked, Fake, Reply};
 use mooring_api::{
     AcceptLoss, AddPool, ApiError, Attach, ByteSize, ChangeLabels, ChangeVolume, Client,
-    ClientError, CreateToken, CreateVolume, Endpoint, ErrorKind, EventsQuery, ForceQuery,
-    JoinCluster, MountVolume, NodeName, PoolId, ResizeVolume, Secret, TaskId, UnmountQuery,
-    VolumeName, routes,
+    ClientError, CreateAccessToken, CreateToken, CreateVolume, Endpoint, ErrorKind, EventsQuery,
+    ForceQuery, JoinCluster, MountVolume, NodeName, PoolId, ResizeVolume, Rights, Secret,
+    SetVoters, TaskId, TokenName, UnmountQuery, VolumeName, VoterTarget, routes,
 };
 
 fn volume() -> VolumeName {
@@ -34,6 +34,12 @@ async fn call_everything(client: &Client) {
     let _ = client.create_token(&CreateToken::default()).await;
     let join = JoinCluster { address: "10.0.0.1:7700".into(), token: Secret::new("t") };
     let _ = client.join_cluster(&join).await;
+    let _ = client.set_voters(SetVoters { voters: VoterTarget::Three }).await;
+    let _ = client.access_tokens().await;
+    let ci = TokenName::new("ci").unwrap();
+    let made = CreateAccessToken { name: ci.clone(), rights: Rights::Read, ttl: None };
+    let _ = client.create_access_token(&made).await;
+    let _ = client.revoke_access_token(&ci).await;
     let _ = client.nodes().await;
     let _ = client.node(&node).await;
     let _ = client.change_node(&node, &ChangeLabels::default()).await;

@@ -4,9 +4,10 @@
 use std::fmt::Debug;
 
 use mooring_api::{
-    AcceptLoss, AcceptedLoss, AddPool, Attach, Attachment, ChangeLabels, ChangeVolume, CreateToken,
-    CreateVolume, CreatedVolume, Events, JoinCluster, Membership, Mount, MountVolume, Mounted,
-    NodeDetail, Pool, ResizeVolume, Resync, Status, Task, Token, Unmounted, VolumeDetail,
+    AcceptLoss, AcceptedLoss, AccessToken, AddPool, Attach, Attachment, ChangeLabels, ChangeVolume,
+    CreateAccessToken, CreateToken, CreateVolume, CreatedVolume, Events, JoinCluster, Membership,
+    Mount, MountVolume, Mounted, NewAccessToken, NodeDetail, Pool, ResizeVolume, Resync, SetVoters,
+    Status, Task, Token, Unmounted, VolumeDetail,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -69,6 +70,10 @@ macro_rules! resync_json {
 #[test]
 fn requests_keep_their_form() {
     keeps::<CreateToken>(r#"{"ttl":"1h","uses":3}"#);
+    keeps::<CreateAccessToken>(r#"{"name":"ci","rights":"read","ttl":"90d"}"#);
+    for voters in ["1", "3", "auto"] {
+        keeps::<SetVoters>(&format!(r#"{{"voters":"{voters}"}}"#));
+    }
     keeps::<JoinCluster>(r#"{"address":"10.0.0.1:7700","token":"abc"}"#);
     keeps::<ChangeLabels>(r#"{"set":{"zone":"east"},"remove":["rack"]}"#);
     keeps::<AddPool>(r#"{"path":"/pool","size":1073741824,"class":"low","force":false}"#);
@@ -94,7 +99,13 @@ fn requests_keep_their_form() {
 fn answers_keep_their_form() {
     keeps::<Membership>(
         r#"{"cluster":"6f1c","node":"alpha","node_id":1,"changed":true,"ca_fingerprint":"ab12",
-        "voters":["alpha"]}"#,
+        "ca_certificate":"-----BEGIN CERTIFICATE-----","voters":["alpha"]}"#,
+    );
+    keeps::<AccessToken>(
+        r#"{"name":"ci","rights":"operate","expires_at":1795338300000,"expired":false}"#,
+    );
+    keeps::<NewAccessToken>(
+        r#"{"token":"abc","name":"ci","rights":"force","expires_at":null,"expired":false}"#,
     );
     keeps::<Token>(
         r#"{"token":"abc","expires_at":1795338300000,"uses":1,"address":"10.0.0.1:7700"}"#,

@@ -53,7 +53,7 @@ Exit codes:
 /// Replicated volumes: clusters, pools, volumes, mounts.
 #[derive(Debug, Parser)]
 #[command(name = "mountctl", version, after_help = AFTER_HELP, max_term_width = 100)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 pub struct Cli {
     /// The daemon's socket [default: /run/mooring/mountd.sock]
     #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]

@@ -165,6 +165,27 @@ fn garbage_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_token_for_the_api_is_printed_alone_and_sent_nowhere_unchecked() {
+    let fake = Fake::start(|_| {
+        Reply::ok(json!({"token": "s3cret", "name": "ci", "rights": "operate", "expires_at": 0,
+            "expired": false}))
+    });
+    let run = ctl(fake.socket(), &["token", "create", "ci", "--rights", "operate", "--ttl", "30d"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "s3cret\n"));
+    assert!(run.err.contains("ci may operate") && !run.err.contains("s3cret"), "{}", run.err);
+    let body = fake.asked().pop().unwrap().body;
+    assert_eq!(body, r#"{"name":"ci","rights":"operate","ttl":"30d"}"#);
+    let run = ctl(fake.socket(), &["token", "create", "ci", "--for-ever"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(fake.asked().pop().unwrap().body.contains(r#""ttl":null"#));
+    // Over the network only to a node that can be checked.
+    let socket = std::path::Path::new("https://127.0.0.1:1");
+    let run = ctl(socket, &["status"]);
+    assert_eq!(run.code, 2);
+    assert!(run.err.contains("mountctl cluster ca"), "{}", run.err);
+}
+
+#[test]
 fn a_token_is_printed_by_cluster_token_only() {
     let answer = |asked: &Asked| match asked.target.as_str() {
         "/v1/cluster/token" => Reply::ok(json!({"token": "s3cret", "expires_at": 0, "uses": 1,

@@ -15,6 +15,7 @@ mod nodes;
 pub mod pools;
 mod reading;
 mod status;
+mod stuck;
 mod tokens;
 mod views;
 mod volumes;

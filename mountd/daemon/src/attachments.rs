@@ -229,11 +229,17 @@ impl Attachments {
 
     /// Turns the device to errors when the attachment is fenced or ended elsewhere.
     fn watch(self: &Arc<Self>, attached: Arc<Attached>) {
-        let node = Arc::clone(&self.node);
+        let this = Arc::clone(self);
         tokio::spawn(async move {
+            let node = &this.node;
             let mut state = attached.volume.state();
             let ended = state.wait_for(|state| state.is_over()).await.map(|state| *state);
             let Ok(ended) = ended else { return };
+            // Detached meanwhile: there is no device left to fail.
+            let still = this.get(attached.volume.id());
+            if !still.is_some_and(|still| Arc::ptr_eq(&still, &attached)) {
+                return;
+            }
             let device = Arc::clone(&attached.device);
             let failed = blocking(move || device.fail()).await;
             if let blockstore::Attachment::Fenced { by } = ended {

@@ -112,6 +112,9 @@ pub enum InvalidRequest {
         /// The nodes there are.
         nodes: usize,
     },
+    /// A token that nobody could use.
+    #[error("a token of no time, or of no uses, lets nobody in: give --ttl some time, such as 1h")]
+    UselessToken,
     /// The body isn't what it should be.
     #[error("{0}")]
     Body(String),
@@ -158,6 +161,7 @@ impl DaemonError {
             Self::Node(NodeError::Refused(
                 Refused::VolumeExists { .. }
                 | Refused::NodeNameTaken { .. }
+                | Refused::TokenNameTaken { .. }
                 | Refused::PoolExists { .. }
                 | Refused::AlreadyCreated { .. },
             )) => ApiKind::Exists,

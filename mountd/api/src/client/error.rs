@@ -120,6 +120,9 @@ impl ClientError {
                 MOORING_SOCKET"
                 .to_owned(),
             Self::SocketDenied { .. } => "be root, or join the socket's group".to_owned(),
+            Self::Connect { endpoint, .. } if endpoint.starts_with("https://") => {
+                "is mountd running there, and does its configuration say api_tcp = true?".to_owned()
+            }
             Self::Connect { .. } => String::new(),
             Self::Untrusted { .. } => {
                 "is the address one that the node itself listens on, and the \

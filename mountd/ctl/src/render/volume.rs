@@ -12,19 +12,26 @@ use super::{
 
 /// Every volume, a line each.
 pub fn volumes(volumes: &[Volume], look: Look) -> String {
-    let columns = ["NAME", "SIZE", "USED", "IN SYNC", "FS", "HEALTH", "ATTACHED TO", "WHY"];
+    let known = volumes.iter().any(|volume| volume.used.is_some());
+    let mut columns = vec!["NAME", "SIZE", "IN SYNC", "FS", "HEALTH", "ATTACHED TO", "WHY"];
+    if known {
+        columns.insert(2, "USED");
+    }
     let mut table = table(look, &columns);
     for volume in volumes {
-        table.add_row(vec![
+        let mut row = vec![
             Cell::new(&volume.name),
             Cell::new(volume.size),
-            Cell::new(optional(volume.used.as_ref())),
             Cell::new(format!("{}/{}", volume.in_sync, volume.policy.replicas)),
             Cell::new(word(&volume.fs)),
             health_cell(word(&volume.health), volume.health),
             Cell::new(optional(volume.attached_to.as_ref())),
             Cell::new(or_none(&volume.why)),
-        ]);
+        ];
+        if known {
+            row.insert(2, Cell::new(optional(volume.used.as_ref())));
+        }
+        table.add_row(row);
     }
     finish(table)
 }
@@ -38,7 +45,7 @@ pub fn volume(detail: &VolumeDetail, look: Look) -> String {
         ("name", volume.name.to_string()),
         ("id", volume.id.to_string()),
         ("health", format!("{health}{why}")),
-        ("size", format!("{}, {} written", volume.size, optional(volume.used.as_ref()))),
+        ("size", size(volume)),
         ("fs", word(&volume.fs)),
         ("policy", policy(&volume.policy)),
         ("labels", labels(&volume.policy.labels)),
@@ -55,6 +62,14 @@ pub fn volume(detail: &VolumeDetail, look: Look) -> String {
     text.push_str(&section("slices", &slices(&detail.slices, look)));
     text.push_str(&section("replicas", &replicas(&detail.slices, look)));
     text
+}
+
+/// How large it is; with what it takes up, where that is known.
+fn size(volume: &Volume) -> String {
+    match volume.used {
+        Some(used) => format!("{}, {used} written", volume.size),
+        None => volume.size.to_string(),
+    }
 }
 
 /// What the volume's user decides, but for labels, on one line.

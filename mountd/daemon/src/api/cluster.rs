@@ -45,6 +45,9 @@ pub async fn token(
     Body(request): Body<CreateToken>,
 ) -> Answer<Token> {
     let running = daemon.running()?;
+    if request.ttl.ms() == 0 || request.uses == 0 {
+        return Err(DaemonError::Invalid(InvalidRequest::UselessToken).into());
+    }
     let token = running.node.new_token().map_err(DaemonError::Node)?;
     let expires = UnixMillis(blockstore::unix_ms()).plus(request.ttl.ms());
     let command = Command::CreateJoinToken {

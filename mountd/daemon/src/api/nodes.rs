@@ -14,7 +14,7 @@ use mooring_config::{Command, Node as NodeRow};
 
 use super::caller::Caller;
 use super::reading::Reading;
-use super::{Answer, Body, Failure, Query, done, list_of, lookup, views};
+use super::{Answer, Body, Failure, Query, done, list_of, lookup, stuck, views};
 use crate::daemon::{Daemon, Running};
 use crate::error::DaemonError;
 
@@ -122,7 +122,7 @@ async fn follow_drain(daemon: Arc<Daemon>, running: Arc<Running>, task: TaskId, 
             task,
             total.saturating_sub(left),
             Some(total.max(left)),
-            &format!("{left} replicas left"),
+            &stuck::progress(&running, left, |config| config.member(row.id).is_some()).await,
         );
         if left == 0 {
             return daemon.tasks().end(task, Ok(()));

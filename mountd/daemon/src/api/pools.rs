@@ -15,7 +15,7 @@ use mooring_terms::PoolId;
 
 use super::caller::Caller;
 use super::reading::Reading;
-use super::{Answer, Body, Query, list_of, lookup, views};
+use super::{Answer, Body, Query, list_of, lookup, stuck, views};
 use crate::config::PoolConfig;
 use crate::daemon::{Daemon, Running};
 use crate::error::{DaemonError, InvalidRequest};
@@ -166,7 +166,7 @@ async fn follow_removal(
             task,
             total.saturating_sub(left),
             Some(total.max(left)),
-            &format!("{left} replicas left"),
+            &stuck::progress(&running, left, holds).await,
         );
         if left == 0 {
             let command = Command::RemovePool { pool, force: false };

@@ -13,7 +13,7 @@ use mooring_config::{ApiToken, Command, UnixMillis};
 use super::caller::{Caller, TOKEN_PREFIX, api_rights, hash_of};
 use super::{Answer, Body, Failure, done, list_of, named};
 use crate::daemon::Daemon;
-use crate::error::DaemonError;
+use crate::error::{DaemonError, InvalidRequest};
 
 pub async fn list(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<AccessToken>> {
     let running = daemon.running()?;
@@ -29,6 +29,9 @@ pub async fn create(
     Body(asked): Body<CreateAccessToken>,
 ) -> Answer<NewAccessToken> {
     let running = daemon.running()?;
+    if asked.ttl.is_some_and(|ttl| ttl.ms() == 0) {
+        return Err(DaemonError::Invalid(InvalidRequest::UselessToken).into());
+    }
     let secret: [u8; 32] = rand::random();
     let token = format!("{TOKEN_PREFIX}{}", hex::encode(secret));
     let hash = hash_of(&token).ok_or(DaemonError::UnexpectedAnswer)?;
