@@ -262,7 +262,8 @@ impl Host {
         self.keeper().as_ref().map(Keeper::pid).ok_or(Failure::Off { host: self.number })
     }
 
-    pub(super) fn name(&self) -> String {
+    /// What it is called: `host1`.
+    pub fn name(&self) -> String {
         format!("host{}", self.number)
     }
 
