@@ -328,6 +328,10 @@ impl Volume {
                 self.broken.store(true, Ordering::Release);
                 self.state.send_replace(Attachment::Fenced { by });
             }
+            ClientCommand::TailLost => {
+                self.broken.store(true, Ordering::Release);
+                self.state.send_replace(Attachment::TailLost);
+            }
         }
     }
 
@@ -335,10 +339,6 @@ impl Volume {
         let Some((_, waiting)) = self.waiting.remove(&id) else { return };
         if let Err(error) = &result {
             *self.last_error.lock() = Some(*error);
-            if *error == IoError::TailLost {
-                self.broken.store(true, Ordering::Release);
-                self.state.send_replace(Attachment::TailLost);
-            }
         }
         match waiting.into_inner() {
             Waiting::Read(done) => done(result.map_err(device_error).and_then(|p| self.bytes(p))),

@@ -232,7 +232,12 @@ pub enum Command {
         epoch: AttachmentEpoch,
     },
     /// Changes slices, each by compare-and-set, each with an answer of its own.
-    ChangeSlices(Vec<SliceChange>),
+    ChangeSlices {
+        /// The changes.
+        changes: Vec<SliceChange>,
+        /// The nodes that the leader finds gone.
+        gone: BTreeSet<NodeId>,
+    },
     /// Gives slices new replicas (joining), each with an answer of its own.
     AssignReplicas(Vec<Assignment>),
     /// Takes replicas away, each with an answer of its own.
@@ -405,11 +410,20 @@ pub struct Loss {
 }
 
 impl Command {
+    /// Changes of slices, as whoever is not the leader proposes them.
+    #[must_use]
+    pub fn change_slices(changes: Vec<SliceChange>) -> Self {
+        Self::ChangeSlices { changes, gone: BTreeSet::new() }
+    }
+
     /// Whether it may be applied again without harm, so that its answer needs no remembering: each
     /// of its changes is a compare-and-set on an epoch, or repeating it changes nothing.
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
-        matches!(self, Self::ChangeSlices(_) | Self::AssignReplicas(_) | Self::RemoveReplicas(_))
+        matches!(
+            self,
+            Self::ChangeSlices { .. } | Self::AssignReplicas(_) | Self::RemoveReplicas(_)
+        )
     }
 
     /// Whether `node` may propose this: what a node says about itself, only that node says.
@@ -428,7 +442,7 @@ impl Command {
             Self::PoolOpened { pool, .. } | Self::PoolFailed { pool, .. } => {
                 pool_node(*pool).is_none_or(|owner| owner == node)
             }
-            Self::ChangeSlices(changes) => changes.iter().all(|change| change.by == node),
+            Self::ChangeSlices { changes, .. } => changes.iter().all(|change| change.by == node),
             _ => true,
         }
     }
@@ -463,7 +477,7 @@ impl Command {
             Self::ResizeVolume { .. } => "resize_volume",
             Self::SetVolume { .. } => "set_volume",
             Self::VolumeFormatted { .. } => "volume_formatted",
-            Self::ChangeSlices(_) => "change_slices",
+            Self::ChangeSlices { .. } => "change_slices",
             Self::AssignReplicas(_) => "assign_replicas",
             Self::RemoveReplicas(_) => "remove_replicas",
             Self::AcceptLoss { .. } => "accept_loss",

@@ -332,6 +332,7 @@ impl Refused {
                 ChangeRefused::NotFound(_) => ErrorKind::NotFound,
                 ChangeRefused::EpochChanged { .. } => ErrorKind::Retry,
                 ChangeRefused::TooFew { .. } => ErrorKind::Unavailable,
+                ChangeRefused::StillThere { .. } => ErrorKind::Retry,
                 ChangeRefused::UnknownMember { .. }
                 | ChangeRefused::PrimaryNotInSync { .. }
                 | ChangeRefused::NotEntitled { .. }

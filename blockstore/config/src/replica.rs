@@ -12,7 +12,7 @@
 //! configuration is over. Placing a replica changes neither primary nor in-sync set, and so not the
 //! epoch.
 
-use mooring_terms::{Epoch, Incarnation, NodeId, PoolId};
+use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, PoolId};
 
 use crate::{ChangeRefused, Member, SliceConfig};
 
@@ -26,8 +26,15 @@ impl SliceConfig {
         let primary = members.first().expect("a slice has at least one replica").node;
         let mut in_sync = members.to_vec();
         in_sync.sort_unstable();
-        let joining = Vec::new();
-        Self { epoch: Epoch(1), primary, in_sync, joining, min_in_sync, tail_lost: Epoch(0) }
+        Self {
+            epoch: Epoch(1),
+            primary,
+            in_sync,
+            joining: Vec::new(),
+            min_in_sync,
+            tail_lost: Epoch(0),
+            seal: AttachmentEpoch(0),
+        }
     }
 
     /// Every member, in sync or joining.

@@ -12,7 +12,9 @@
 //! - every accepted change raises the epoch by one;
 //! - the in-sync set never shrinks below `min_in_sync`, except by accept-loss.
 
-use mooring_terms::{Epoch, Incarnation, NodeId, PoolId, SliceId};
+use std::collections::BTreeSet;
+
+use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, PoolId, SliceId};
 use serde::{Deserialize, Serialize};
 
 /// One replica of a slice: where it is, and which opening of its pool was last brought level.
@@ -45,6 +47,9 @@ pub struct SliceConfig {
     /// `Epoch(0)` if none did. It is kept through later epochs: one that never came to serve must
     /// not hide the loss from a client whose last acknowledgement is older.
     pub tail_lost: Epoch,
+    /// Attachments older than this are refused, whatever the slice's log says: an accepted loss takes
+    /// the seals that lie in the history given up, and would bring back those whom they fenced.
+    pub seal: AttachmentEpoch,
 }
 
 /// A proposed change, applied only if the slice still has the expected epoch.
@@ -133,6 +138,13 @@ pub enum ChangeRefused {
         /// The primary named.
         node: NodeId,
     },
+    /// A replica that was not restarted has everything, and the leader hears its node: nothing needs
+    /// to be lost.
+    #[error("{node:?} was not restarted and is there: it goes on, or brings the others level")]
+    StillThere {
+        /// Its node.
+        node: NodeId,
+    },
     /// A primary's replica can't be taken away.
     #[error("{node:?} is the primary: have it hand over first")]
     IsPrimary {
@@ -196,6 +208,31 @@ impl SliceConfig {
             Ok(())
         } else {
             Err(ChangeRefused::NotEntitled { by: change.by, primary: self.primary })
+        }
+    }
+
+    /// Whether nothing is given up without need: after all were restarted, whoever is not known to
+    /// have been must be gone, or stay listed.
+    ///
+    /// # Errors
+    /// [`ChangeRefused::StillThere`].
+    pub fn check_needed(
+        &self,
+        change: &SliceChange,
+        opened: impl Fn(PoolId) -> Option<Incarnation>,
+        gone: &BTreeSet<NodeId>,
+    ) -> Result<(), ChangeRefused> {
+        if change.reason != ChangeReason::AllRestarted {
+            return Ok(());
+        }
+        let has_all = |member: &&Member| {
+            opened(member.pool) == Some(member.incarnation)
+                && !gone.contains(&member.node)
+                && !change.in_sync.contains(member)
+        };
+        match self.in_sync.iter().find(has_all) {
+            Some(member) => Err(ChangeRefused::StillThere { node: member.node }),
+            None => Ok(()),
         }
     }
 

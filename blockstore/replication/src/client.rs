@@ -88,6 +88,10 @@ impl VolumeClient {
     pub fn handle(&mut self, now: Time, event: ClientEvent, out: &mut Vec<ClientCommand>) {
         match event {
             ClientEvent::Config { slice, config } => {
+                if config.seal > self.options.attachment {
+                    // A loss was accepted: the volume is not the one that was attached any more.
+                    return self.end(IoError::TailLost, out);
+                }
                 let (epoch, primary) = (config.epoch, Some(config.primary));
                 self.learn(now, slice, epoch, primary, config.tail_lost, out);
             }
@@ -238,8 +242,10 @@ impl VolumeClient {
         for lane in self.lanes.values_mut() {
             lane.parts.clear();
         }
-        if let IoError::Fenced { by } = error {
-            out.push(ClientCommand::Fenced { by });
+        match error {
+            IoError::Fenced { by } => out.push(ClientCommand::Fenced { by }),
+            IoError::TailLost => out.push(ClientCommand::TailLost),
+            _ => {}
         }
     }
 

@@ -23,7 +23,7 @@ use crate::event::{Found, Mark, ReadFault, Token};
 use crate::history;
 use crate::message::{
     Ack, Append, Copied, CopyStep, JoinBegin, JoinDone, JoinFinish, JoinFrom, JoinId, JoinReady,
-    MessageBody, Missing, MissingWanted, Standing,
+    MessageBody, Missing, MissingWanted,
 };
 use crate::note::Note;
 use crate::restart::Restart;
@@ -347,7 +347,8 @@ impl Joiner {
         let Some(join) = &mut self.join else { return };
         if join.finish_waits && join.waiting.is_empty() {
             join.finish_waits = false;
-            core.log.note(turn.out, |state| state.standing = Standing::Complete);
+            core.log.end_join(turn.out);
+            core.log.note(turn.out, |_| {});
             join.finish = Some(core.log.sync(turn.out));
         }
     }

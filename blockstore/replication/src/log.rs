@@ -100,6 +100,15 @@ impl Log {
         self.push(out, Entry::State(state))
     }
 
+    /// Every block is here, or is never to be copied: a join that was under way is over. The state
+    /// is written with the next note.
+    pub(crate) fn end_join(&mut self, out: &mut Vec<Command>) {
+        if self.state.standing != Standing::Complete {
+            self.state.standing = Standing::Complete;
+            self.push(out, Entry::Joined);
+        }
+    }
+
     /// Marks missing all that is newer than `after`; `keep` (a deliberate bug) leaves it.
     pub(crate) fn supersede(&mut self, out: &mut Vec<Command>, after: Version, keep: bool) -> Mark {
         let complete_to = self.state.complete_to(self.last).min(after);

@@ -111,6 +111,7 @@ pub(crate) struct Primary {
     resigns_to: Option<NodeId>,
     /// Whether this epoch has served.
     began_serving: bool,
+    told_serving: bool,
     told_too_few: bool,
     told_full: bool,
 }
@@ -161,15 +162,16 @@ impl Primary {
             joins: 0,
             resigns_to: None,
             began_serving: false,
+            told_serving: false,
             told_too_few: false,
             told_full: false,
         }
     }
 
-    /// Takes over the last seal of the log.
+    /// Takes over the last seal of the log, and the floor of an accepted loss.
     pub(super) fn learn_seal(&mut self, core: &Core) {
         if !mutated!(core, SealLost) {
-            self.seal = self.seal.max(core.log.state.seal);
+            self.seal = self.seal.max(core.log.state.seal).max(core.config().seal);
         }
     }
 
@@ -375,7 +377,7 @@ impl Primary {
     fn serve(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         self.phase = Phase::Serving;
         self.began_serving = true;
-        if self.epoch == self.reign {
+        if !std::mem::replace(&mut self.told_serving, true) {
             core.note(turn, Note::Serving { epoch: self.epoch });
         }
         self.review(core, turn);

@@ -17,7 +17,7 @@ use crate::command::Command;
 use crate::core::{Core, Turn, mutated};
 use crate::event::{Mark, ProposalId, ProposalOutcome, ReadFault, Token};
 use crate::message::{
-    Ack, Append, BlocksRead, MessageBody, Promised, Pull, Pulled, Raise, ReadBlocks, Standing, Want,
+    Ack, Append, BlocksRead, MessageBody, Promised, Pull, Pulled, Raise, ReadBlocks, Want,
 };
 use crate::note::Note;
 use crate::proposal::Proposal;
@@ -130,11 +130,9 @@ impl Secondary {
     fn on_raise(&mut self, core: &mut Core, turn: &mut Turn<'_>, raise: &Raise) {
         let epoch = self.epoch;
         if core.log.state.promised < epoch {
-            core.log.note(turn.out, |state| {
-                state.promised = epoch;
-                // Only a whole replica becomes secondary, and from here on its log is dense.
-                state.standing = Standing::Complete;
-            });
+            // Only a whole replica becomes secondary, and from here on its log is dense.
+            core.log.end_join(turn.out);
+            core.log.note(turn.out, |state| state.promised = epoch);
         }
         let mark = core.log.sync(turn.out);
         self.promise = Some(Promise { mark, raise: raise.sent });

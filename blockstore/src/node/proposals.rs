@@ -97,8 +97,8 @@ impl Node {
 
     async fn send_batch(self: Arc<Self>, batch: Vec<(SliceId, ProposalId, SliceChange)>) {
         let changes = batch.iter().map(|(_, _, change)| change.clone()).collect();
-        let answer =
-            self.control.propose(Actor::system(self.id), Command::ChangeSlices(changes)).await;
+        let command = Command::change_slices(changes);
+        let answer = self.control.propose(Actor::system(self.id), command).await;
         let results = match answer {
             Ok(Done::Slices(results)) if results.len() == batch.len() => results,
             Ok(other) => {

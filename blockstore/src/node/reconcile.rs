@@ -206,7 +206,14 @@ impl Node {
         match row {
             Some(row) if still_ours => volume.resized(row.spec.size),
             // Ended by force, taken over, or the volume is gone: nothing more goes through here.
-            _ => volume.close(),
+            _ => {
+                // After an accepted loss it learns that first.
+                let slices = row.into_iter().flat_map(VolumeRow::slices);
+                for (slice, config) in slices.filter(|(_, config)| config.seal > volume.epoch()) {
+                    volume.configured(slice.index, SliceConfig::clone(config));
+                }
+                volume.close();
+            }
         }
     }
 

@@ -101,7 +101,7 @@ impl Sim {
             node,
             boot: self.nodes[&node].boot,
             mode: AttachMode::ReadWrite,
-            holder_gone: holder.is_some_and(|holder| self.is_gone(holder.node)),
+            holder_gone: false,
             // A holder whose process is gone, on a node that is not, is an operator's business.
             force: force || !self.is_held(volume),
         };
@@ -253,6 +253,7 @@ impl Sim {
                 self.count(Kind::Situation, "client fenced");
                 self.client_over(number);
             }
+            ClientCommand::TailLost => self.client_over(number),
         }
     }
 
@@ -399,7 +400,6 @@ impl Sim {
                     {
                         self.history.ended(op);
                     }
-                    IoError::TailLost => self.client_over(number),
                     _ => {}
                 }
             }
@@ -551,5 +551,6 @@ fn client_command_name(command: &ClientCommand) -> &'static str {
         ClientCommand::Done { .. } => "client: done",
         ClientCommand::Sealed => "client: sealed",
         ClientCommand::Fenced { .. } => "client: fenced",
+        ClientCommand::TailLost => "client: tail lost",
     }
 }

@@ -9,8 +9,9 @@ use mooring_config::{
     SliceConfig,
 };
 use mooring_replication::{ClientEvent, ClientId, Event, Replica, StreamId};
-use mooring_terms::{Incarnation, NodeId, SliceId, Time};
+use mooring_terms::{NodeId, SliceId, Time};
 
+use super::checkers::cause::Openings;
 use super::coverage::Kind;
 use super::network::Network;
 use super::node::{Node, Power, Slot};
@@ -93,8 +94,9 @@ impl Sim {
     }
 
     /// Applies a command at the leader.
-    pub(super) fn commit(&mut self, name: ConfigProposal, command: ConfigCommand) -> Response {
+    pub(super) fn commit(&mut self, name: ConfigProposal, mut command: ConfigCommand) -> Response {
         let now = self.queue.now();
+        self.add_what_the_leader_knows(&mut command);
         if self.trace.enabled() {
             self.trace.line(now, format_args!("raft <- {command:?}"));
         }
@@ -103,9 +105,9 @@ impl Sim {
         if self.trace.enabled() {
             self.trace.line(now, format_args!("raft -> {answer:?}"));
         }
-        let alive = self.undisturbed(now);
+        let openings = self.openings(now);
         let states = (&before, self.raft.state());
-        let seen = self.checkers.configured(now, &command, &answer, states, &self.faults, &alive);
+        let seen = self.checkers.configured(&command, &answer, states, &self.faults, &openings);
         self.check(seen);
         self.count_change(&command, &answer);
         self.declare_losses(&answer);
@@ -115,13 +117,15 @@ impl Sim {
         answer
     }
 
-    /// The openings of the pools of all nodes that run, and to which nothing was done lately.
-    fn undisturbed(&self, now: Time) -> BTreeMap<NodeId, Incarnation> {
+    /// The openings of the pools; *well* are nodes that run, and to which nothing was done lately.
+    fn openings(&self, now: Time) -> Openings {
         let well = |node: &&Node| {
             let runs = node.power == Power::Running && !node.hung && !node.failed;
             runs && !self.faults.excuses(node.id, now)
         };
-        self.nodes.values().filter(well).map(|node| (node.id, node.incarnation)).collect()
+        let opening = |node: &Node| (node.id, node.incarnation);
+        let all = self.nodes.values().map(opening).collect();
+        Openings { all, well: self.nodes.values().filter(well).map(opening).collect() }
     }
 
     /// An operator has accepted that an older history goes on: from now on, until it is known
@@ -133,7 +137,6 @@ impl Sim {
             if config.is_some_and(|config| config.tail_lost == loss.epoch) {
                 let first = u64::from(loss.slice.index.0) * SLICE_BLOCKS;
                 self.history.lost(loss.slice.volume, first..first + SLICE_BLOCKS, true);
-                self.checkers.loss_accepted(loss.slice);
                 self.count(Kind::Situation, "loss accepted");
             }
         }
@@ -141,7 +144,8 @@ impl Sim {
 
     fn count_change(&mut self, command: &ConfigCommand, answer: &Response) {
         use mooring_config::ChangeReason;
-        if let (ConfigCommand::ChangeSlices(changes), Ok(Done::Slices(results))) = (command, answer)
+        if let (ConfigCommand::ChangeSlices { changes, .. }, Ok(Done::Slices(results))) =
+            (command, answer)
             && let (Some(change), Some(result)) = (changes.first(), results.first())
         {
             let name = match (result.is_ok(), change.reason) {
@@ -324,12 +328,20 @@ impl Sim {
         }
     }
 
-    /// The leader finds a node gone: it has not heard from it for the grace.
-    pub(super) fn is_gone(&self, id: NodeId) -> bool {
-        self.nodes[&id].power == Power::Down
-            || self.raft.leader().is_some_and(|l| {
-                l != id && !(self.network.passes(l, id) && self.network.passes(id, l))
-            })
+    /// What the leader alone knows goes into a command.
+    fn add_what_the_leader_knows(&self, command: &mut ConfigCommand) {
+        let now = self.queue.now();
+        let is_gone = |node: NodeId| self.raft.finds_gone(now, node);
+        let gone = || self.nodes.keys().copied().filter(|id| is_gone(*id)).collect();
+        match command {
+            ConfigCommand::ChangeSlices { gone: known, .. }
+            | ConfigCommand::AcceptLoss { gone: known, .. } => *known = gone(),
+            ConfigCommand::Attach { volume, holder_gone, .. } => {
+                let held = self.raft.state().volume(*volume).and_then(|volume| volume.attachment);
+                *holder_gone = held.is_some_and(|held| is_gone(held.node));
+            }
+            _ => {}
+        }
     }
 
     /// Leader gone until `until`.

@@ -195,7 +195,7 @@ impl Active {
 }
 
 /// After a fault is over, its effects may show for so long.
-const AFTERMATH: Duration = Duration::from_secs(12);
+const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// Draws the faults of a run, in the order of their beginning.
 pub fn draw(prng: &mut Prng, _nodes: u32, _grace: Duration) -> Vec<(Time, FaultKind)> {
@@ -627,8 +627,8 @@ impl Sim {
         if !down || self.nodes[&from].power != Power::Running {
             return;
         }
-        let gone = self.nodes.keys().copied().filter(|id| self.is_gone(*id)).collect();
         let volume = slice.volume;
+        let gone = BTreeSet::new();
         let command = ConfigCommand::AcceptLoss { volume, from, gone, force: true };
         self.propose(from, Ticket::Operator, command);
     }

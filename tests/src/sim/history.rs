@@ -51,6 +51,7 @@ pub struct Op {
 #[derive(Clone, Copy, Debug)]
 struct BlockWrite {
     op: OpId,
+    client: u32,
     value: Value,
     invoked: u64,
     returned: Option<u64>,
@@ -67,6 +68,9 @@ pub struct History {
     steps: BTreeMap<BlockId, Vec<Step>>,
     writes: BTreeMap<BlockId, Vec<BlockWrite>>,
     ops: BTreeMap<OpId, Op>,
+    /// When each client's attachment was sealed: a later client's flush covers the earlier ones'
+    /// writes too, for its seal does.
+    seals: BTreeMap<u32, u64>,
     /// Counts what happened, as a clock.
     ticks: u64,
     next: OpId,
@@ -115,6 +119,7 @@ impl History {
                 let invoked = self.ticks;
                 let write = BlockWrite {
                     op: id,
+                    client,
                     value,
                     invoked,
                     returned: None,
@@ -175,10 +180,14 @@ impl History {
             }
         }
         if op.what == What::Flush {
+            // Of a newer client's writes it says nothing: a client that was fenced unawares, and has
+            // nothing to flush, asks nobody.
+            let sealed = |client: u32| self.seals.get(&client).copied();
+            let covered = |client: u32| sealed(client) <= sealed(op.client);
             let mine = self.writes.iter_mut().filter(|((volume, _), _)| *volume == op.volume);
             for write in mine.flat_map(|(_, writes)| writes) {
                 let before = write.returned.is_some_and(|at| at < op.invoked);
-                write.durable |= before && !write.uncertain;
+                write.durable |= before && covered(write.client) && !write.uncertain;
             }
         }
     }
@@ -198,6 +207,8 @@ impl History {
     /// A newer attachment of the volume has begun: what older clients had in flight has taken
     /// effect by now, or never will.
     pub fn sealed(&mut self, volume: VolumeId, by: u32) {
+        self.ticks += 1;
+        self.seals.insert(by, self.ticks);
         let open: Vec<OpId> = self
             .ops
             .iter()

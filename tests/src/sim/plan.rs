@@ -99,7 +99,11 @@ impl Plan {
             nodes,
             volumes,
             store,
-            keep_bytes: prng.pick(&[64 << 20, 64 << 20, 16 << 10]).unwrap_or(64 << 20),
+            keep_bytes: match prng.within(0..3) {
+                2 if seed.is_multiple_of(3) => 16 << 10,
+                2 => 8 << 10,
+                _ => 64 << 20,
+            },
             options,
             drift_ppm,
             operations: 320,

@@ -23,6 +23,9 @@ use super::prng::Prng;
 /// The date of the beginning of every run, in milliseconds: any will do.
 const EPOCH_MILLIS: u64 = 1_800_000_000_000;
 
+/// A node that the leader has not heard from for so long is gone, as in `mooring_control`.
+const GONE_AFTER: Duration = Duration::from_millis(1_800);
+
 /// The configuration, and what each node knows of it.
 #[derive(Debug)]
 pub struct Raft {
@@ -34,6 +37,9 @@ pub struct Raft {
     leader: Option<NodeId>,
     /// No election succeeds before.
     elect_at: Time,
+    /// Since when it has led, and when it last heard from each node.
+    leading_since: Time,
+    heard: BTreeMap<NodeId, Time>,
     /// Nodes that apply late, and by how much.
     lag: BTreeMap<NodeId, Duration>,
     /// Percent of proposals whose outcome stays unknown to the proposer.
@@ -74,6 +80,8 @@ impl Raft {
             voters: voters.to_vec(),
             leader: voters.first().copied(),
             elect_at: Time::ZERO,
+            leading_since: Time::ZERO,
+            heard: BTreeMap::new(),
             lag: BTreeMap::new(),
             unknown_percent: 0,
             numbers: BTreeMap::new(),
@@ -108,7 +116,13 @@ impl Raft {
             world.runs(candidate) && self.voters.iter().filter(hear).count() * 2 > self.voters.len()
         };
         match self.leader {
-            Some(leader) if able(leader) => false,
+            Some(leader) if able(leader) => {
+                let near =
+                    |node: &NodeId| world.runs(*node) && world.hear_each_other(leader, *node);
+                let heard: Vec<NodeId> = self.seen.keys().copied().filter(near).collect();
+                self.heard.extend(heard.into_iter().map(|node| (node, now)));
+                false
+            }
             Some(_) => {
                 self.leader = None;
                 self.elect_at = now + self.prng.millis(600, 1200);
@@ -118,9 +132,17 @@ impl Raft {
             None => {
                 let able: Vec<NodeId> = self.voters.iter().copied().filter(|&v| able(v)).collect();
                 self.leader = self.prng.pick(&able);
+                self.leading_since = now;
                 self.leader.is_some()
             }
         }
+    }
+
+    /// Whether the leader has not heard from `node` for long enough to call it gone.
+    #[must_use]
+    pub fn finds_gone(&self, now: Time, node: NodeId) -> bool {
+        let heard = self.heard.get(&node).copied().unwrap_or_default().max(self.leading_since);
+        self.leader.is_some_and(|leader| leader != node) && now.since(heard) >= GONE_AFTER
     }
 
     /// The leader is gone until `until` at the earliest.

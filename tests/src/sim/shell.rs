@@ -131,7 +131,8 @@ impl Sim {
             }
             Command::Reply { id, reply } => self.reply(node, slice, id, reply),
             Command::Propose { id, change } => {
-                let command = ConfigCommand::ChangeSlices(vec![change]);
+                self.checkers.proposed(self.queue.now(), &change);
+                let command = ConfigCommand::change_slices(vec![change]);
                 self.propose(node, Ticket::Slice(slice, id), command);
             }
             Command::QueryConfig => {
@@ -142,7 +143,7 @@ impl Sim {
             Command::Vouch { epoch, peers } => {
                 self.beacons(node, BeaconEvent::Vouch { slice, epoch, peers });
             }
-            Command::Note(note) => self.note(slice, &note),
+            Command::Note(note) => self.note(node, slice, &note),
         }
     }
 
@@ -156,9 +157,9 @@ impl Sim {
         }
     }
 
-    fn note(&mut self, slice: SliceId, note: &Note) {
+    fn note(&mut self, node: NodeId, slice: SliceId, note: &Note) {
         self.coverage.count(Kind::Transition, note_name(note));
-        let seen = self.checkers.noted(slice, note);
+        let seen = self.checkers.noted(node, slice, note, &self.faults);
         self.check(seen);
     }
 

@@ -94,7 +94,7 @@ impl ClusterState {
             }
             Command::SetVolume { volume, settings } => self.set_volume(by, *volume, settings),
             Command::VolumeFormatted { volume, epoch } => self.volume_formatted(*volume, *epoch),
-            Command::ChangeSlices(changes) => self.change_slices(by, changes),
+            Command::ChangeSlices { changes, gone } => self.change_slices(by, changes, gone),
             Command::AssignReplicas(assignments) => self.assign_replicas(by, assignments),
             Command::RemoveReplicas(removals) => self.remove_replicas(by, removals),
             Command::AcceptLoss { volume, from, gone, force } => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mooring_terms::{Epoch, NodeId, SliceId, VolumeId};
+use mooring_terms::{AttachmentEpoch, Epoch, NodeId, SliceId, VolumeId};
 
 use super::{ByReason, MAX_BATCH, What, list_name};
 use crate::{
@@ -17,12 +17,17 @@ impl ClusterState {
         self.volumes.get_mut(&id.volume)?.slices.get_mut(id.index.0 as usize).map(Arc::make_mut)
     }
 
-    pub(super) fn change_slices(&mut self, by: &Actor, changes: &[SliceChange]) -> Response {
+    pub(super) fn change_slices(
+        &mut self,
+        by: &Actor,
+        changes: &[SliceChange],
+        gone: &BTreeSet<NodeId>,
+    ) -> Response {
         check_batch(changes.len())?;
         let mut reasons = ByReason::new();
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
-            let answer = self.change_slice(change);
+            let answer = self.change_slice(change, gone);
             if answer.is_ok() {
                 reasons.entry(change.reason).or_insert((0, change.slice)).0 += 1;
                 if change.reason == ChangeReason::AllRestarted {
@@ -37,7 +42,11 @@ impl ClusterState {
         Ok(Done::Slices(answers))
     }
 
-    fn change_slice(&mut self, change: &SliceChange) -> Result<Epoch, ChangeRefused> {
+    fn change_slice(
+        &mut self,
+        change: &SliceChange,
+        gone: &BTreeSet<NodeId>,
+    ) -> Result<Epoch, ChangeRefused> {
         let not_found = ChangeRefused::NotFound(change.slice);
         let mut config = (**self.slice(change.slice).ok_or(not_found.clone())?).clone();
         if is_already(&config, change) {
@@ -46,6 +55,7 @@ impl ClusterState {
         // A stale proposer learns that it is stale, not that it is no longer primary.
         if change.expected == config.epoch {
             config.check_entitled(change)?;
+            config.check_needed(change, |pool| self.opened(pool), gone)?;
         }
         config.apply(change, |pool| self.opened(pool))?;
         let epoch = config.epoch;
@@ -128,6 +138,7 @@ impl ClusterState {
         if !better.is_empty() && !force {
             return Err(Refused::NothingLost { name: volume.name.clone(), nodes: better });
         }
+        let lost = losses.iter().any(|(_, _, after)| after.tail_lost == after.epoch);
         let mut answer = Vec::new();
         for (slice, before, after) in losses {
             answer.push(Loss { slice, before: (**before).clone(), epoch: after.epoch });
@@ -136,7 +147,27 @@ impl ClusterState {
             }
         }
         self.record(by, What::LossAccepted { volume: id, from });
+        if lost {
+            self.end_attachments(by, id);
+        }
         Ok(Done::LossAccepted(answer))
+    }
+
+    /// Ends what was ever granted of the volume, for good. Its slices went back in time: the seals
+    /// that fenced earlier holders may be gone, and what the last holder knows of its blocks is no
+    /// longer so.
+    fn end_attachments(&mut self, by: &Actor, id: VolumeId) {
+        let Some(volume) = self.volumes.get_mut(&id) else { return };
+        // Nobody is ever granted this one: who comes next is above it, and seals anew.
+        let floor = AttachmentEpoch(volume.last_attachment.0 + 1);
+        volume.last_attachment = floor;
+        let held = volume.attachment.take();
+        for config in &mut volume.slices {
+            Arc::make_mut(config).seal = floor;
+        }
+        if let Some(held) = held {
+            self.record(by, What::Detached { volume: id, node: held.node, forced: true });
+        }
     }
 
     /// The replicas that `wanted` says, with their nodes.

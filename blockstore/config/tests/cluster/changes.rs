@@ -35,7 +35,7 @@ fn each_kind_of_change_is_named_once_and_several_commands_are_one_change() {
         in_sync: others,
         reason: ChangeReason::PrimaryLost,
     };
-    c.must(Command::ChangeSlices(vec![change]));
+    c.must(Command::change_slices(vec![change]));
     let changes = between(&before, &c.state);
     assert_eq!(changes.len(), 1, "a slice's change is not its volume's: {changes:?}");
     assert!((1..=3).all(|n| changes[0].concerns_replica_on(NodeId(n))));

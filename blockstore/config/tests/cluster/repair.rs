@@ -42,7 +42,7 @@ impl World {
             reason: ChangeReason::Joined,
         };
         change(&mut wanted);
-        match self.c.must(Command::ChangeSlices(vec![wanted])) {
+        match self.c.must(Command::change_slices(vec![wanted])) {
             Done::Slices(answers) => assert!(answers[0].is_ok(), "{answers:?}"),
             other => panic!("{other:?}"),
         }

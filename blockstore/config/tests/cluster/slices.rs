@@ -3,7 +3,7 @@
 use mooring_config::{
     AttachMode, Boot, ChangeReason, ChangeRefused, Command, Done, Member, Refused, SliceChange,
 };
-use mooring_terms::{Epoch, ErrorKind, NodeId, VolumeId};
+use mooring_terms::{AttachmentEpoch, Epoch, ErrorKind, NodeId, VolumeId};
 
 use crate::{Cluster, first_slice};
 
@@ -40,7 +40,7 @@ impl Slice {
     }
 
     fn ask(&mut self, change: SliceChange) -> Result<Epoch, ChangeRefused> {
-        match self.c.must(Command::ChangeSlices(vec![change])) {
+        match self.c.must(Command::change_slices(vec![change])) {
             Done::Slices(answers) => answers[0].clone(),
             other => panic!("{other:?}"),
         }
@@ -157,13 +157,13 @@ fn a_batch_answers_each_on_its_own() {
     let config = s.c.slice(other);
     let stale = SliceChange { slice: first_slice(other), expected: Epoch(7), ..good.clone() };
     let two = SliceChange { in_sync: vec![config.in_sync[0]; 2], ..good.clone() };
-    let batch = Command::ChangeSlices(vec![missing, good, stale, two]);
+    let batch = Command::change_slices(vec![missing, good, stale, two]);
     let Done::Slices(answers) = s.c.must(batch) else { panic!() };
     assert!(matches!(answers[0], Err(ChangeRefused::NotFound(_))));
     assert_eq!(answers[1], Ok(Epoch(2)));
     assert!(matches!(answers[2], Err(ChangeRefused::EpochChanged { .. })));
     assert!(answers[3].is_err());
-    let many = Command::ChangeSlices(vec![s.change(a, HandOver, &[a]); 16_385]);
+    let many = Command::change_slices(vec![s.change(a, HandOver, &[a]); 16_385]);
     assert!(matches!(s.c.refused(many), Refused::BatchTooLarge { .. }));
 }
 
@@ -238,6 +238,7 @@ fn the_last_in_sync_replica_goes_on_alone_without_loss() {
     let accept = Command::AcceptLoss { volume: v, from: b, gone: [p, a].into(), force: false };
     s.c.must(accept);
     let config = s.c.slice(v);
+    assert_eq!(config.seal, AttachmentEpoch(0), "no attachment ends");
     assert!(config.tail_lost == Epoch(0) && config.primary == b && config.in_sync.len() == 1);
 }
 
@@ -255,4 +256,49 @@ fn an_unknown_volume_or_node_is_not_found() {
     let v = s.v;
     assert_eq!(s.c.refused(attach(VolumeId(9), NodeId(1))).kind(), ErrorKind::NotFound);
     assert_eq!(s.c.refused(attach(v, NodeId(9))).kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn nobody_who_was_not_restarted_is_given_up_while_he_is_there() {
+    let mut s = slice();
+    let [a, b] = s.secondaries;
+    for node in [s.primary, a] {
+        let pool = s.c.slice(s.v).member(node).unwrap().pool;
+        s.c.reopen(pool);
+    }
+    let mut change = s.change(a, AllRestarted, &[a, s.primary]);
+    for member in &mut change.in_sync {
+        member.incarnation = s.c.state.opened(member.pool).unwrap();
+    }
+    let propose = |change: &SliceChange, gone: &[NodeId]| {
+        let (changes, gone) = (vec![change.clone()], gone.iter().copied().collect());
+        Command::ChangeSlices { changes, gone }
+    };
+    let Done::Slices(answers) = s.c.must(propose(&change, &[])) else { panic!() };
+    assert_eq!(answers, [Err(ChangeRefused::StillThere { node: b })]);
+    let Done::Slices(answers) = s.c.must(propose(&change, &[b])) else { panic!() };
+    assert_eq!(answers, [Ok(Epoch(2))], "the leader finds it gone");
+    assert_eq!(s.c.slice(s.v).tail_lost, Epoch(2));
+}
+
+#[test]
+fn an_accepted_loss_ends_every_attachment() {
+    let mut s = slice();
+    let [a, b] = s.secondaries;
+    let (p, v) = (s.primary, s.v);
+    let attach = |node| {
+        let (boot, mode) = (Boot(1), AttachMode::ReadWrite);
+        Command::Attach { volume: v, node, boot, mode, holder_gone: true, force: false }
+    };
+    s.c.must(attach(p));
+    s.c.must(attach(b));
+    let lost = s.change(p, SecondaryLost, &[p, b]);
+    s.ask(lost).unwrap();
+    let accept = Command::AcceptLoss { volume: v, from: a, gone: [p, b].into(), force: false };
+    s.c.must(accept);
+    assert_eq!(s.c.get(v).attachment, None, "what its holder knows of the volume is no longer so");
+    let floor = s.c.slice(v).seal;
+    assert_eq!(floor, AttachmentEpoch(3), "above whatever was granted");
+    let Done::Attached { epoch, .. } = s.c.must(attach(a)) else { panic!() };
+    assert!(epoch > floor, "who comes next has to seal");
 }

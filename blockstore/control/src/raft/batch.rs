@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mooring_config::{Command, Proposal, Refused, UnixMillis, desired_voters};
+use mooring_config::{ChangeReason, Command, Proposal, Refused, UnixMillis, desired_voters};
 use mooring_terms::NodeId;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -143,7 +143,10 @@ impl Batcher {
                 *holder_gone = holder.is_some_and(|held| silent(held.node));
             }
             Command::RemoveNode { node, gone, .. } => *gone = silent(*node),
-            Command::AcceptLoss { gone, .. } => {
+            Command::AcceptLoss { gone, .. } => *gone = silent_nodes,
+            Command::ChangeSlices { changes, gone }
+                if changes.iter().any(|change| change.reason == ChangeReason::AllRestarted) =>
+            {
                 *gone = silent_nodes;
             }
             _ => {}

@@ -48,7 +48,7 @@ pub(crate) fn weight(entry: &Entry) -> usize {
 /// How much a proposal carries.
 pub(crate) fn proposal_weight(proposal: &Proposal) -> usize {
     1 + match &proposal.command {
-        Command::ChangeSlices(changes) => changes.len(),
+        Command::ChangeSlices { changes, .. } => changes.len(),
         Command::AssignReplicas(assignments) => assignments.len(),
         Command::RemoveReplicas(removals) => removals.len(),
         Command::CreateVolume { placement, .. } | Command::ResizeVolume { placement, .. } => {

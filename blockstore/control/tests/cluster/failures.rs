@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mooring_config::{AttachMode, Boot, Command, Done, NEWEST_VERSION, VolumeRequest, placement};
 use mooring_control::Error;
-use mooring_terms::{ErrorKind, Incarnation, NodeId};
+use mooring_terms::{ErrorKind, Incarnation, NodeId, VolumeId};
 
 use crate::{Cluster, by, label_of};
 
@@ -127,10 +127,9 @@ async fn all_come_back_from_disk() {
     c.settled().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_volume_is_taken_over_only_from_a_node_that_is_gone() {
+/// Three nodes with a pool each, and a volume on them.
+async fn with_a_volume() -> (Cluster, VolumeId) {
     let c = Cluster::of(3).await;
-    let mut volume = None;
     for number in 1..=3 {
         let node = NodeId(number);
         let started = Command::NodeStarted {
@@ -154,30 +153,32 @@ async fn a_volume_is_taken_over_only_from_a_node_that_is_gone() {
     let hints = placement::Hints::default();
     let state = c.at(1).read_linearizable().await.unwrap();
     let create = placement::plan_create(&state, &hints, "data", &VolumeRequest::default()).unwrap();
-    if let Done::Volume { volume: id, .. } = c.must(1, create).await {
-        volume = Some(id);
+    match c.must(1, create).await {
+        Done::Volume { volume, .. } => (c, volume),
+        other => panic!("{other:?}"),
     }
-    let volume = volume.unwrap();
-    // Whatever the proposer claims, only the leader says who is gone.
-    let attach = |node: u64| Command::Attach {
-        volume,
-        node: NodeId(node),
-        boot: Boot(1),
-        mode: AttachMode::ReadWrite,
-        holder_gone: true,
-        force: false,
-    };
+}
+
+/// Whatever the proposer claims, only the leader says who is gone.
+fn attach(volume: VolumeId, node: u64) -> Command {
+    let (node, boot, mode) = (NodeId(node), Boot(1), AttachMode::ReadWrite);
+    Command::Attach { volume, node, boot, mode, holder_gone: true, force: false }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_taken_over_only_from_a_node_that_is_gone() {
+    let (c, volume) = with_a_volume().await;
     let leader = c.leader().unwrap();
     let holder = if leader == 3 { 2 } else { 3 };
     let other = 6 - leader - holder;
-    c.must(holder, attach(holder)).await;
-    let refused = c.at(other).propose(by(), attach(other)).await.unwrap_err();
+    c.must(holder, attach(volume, holder)).await;
+    let refused = c.at(other).propose(by(), attach(volume, other)).await.unwrap_err();
     assert!(refused.to_string().contains(&format!("attached to node n{holder}")), "{refused}");
 
     c.network.isolate(NodeId(holder));
     let cut = Instant::now();
     let done = loop {
-        match c.at(other).propose(by(), attach(other)).await {
+        match c.at(other).propose(by(), attach(volume, other)).await {
             Ok(done) => break done,
             Err(error) => assert!(matches!(error, Error::Refused(_)), "{error}"),
         }
@@ -187,4 +188,18 @@ async fn a_volume_is_taken_over_only_from_a_node_that_is_gone() {
     println!("taken over after {:?}", cut.elapsed());
     assert!(cut.elapsed() > Duration::from_millis(1_500), "not before it is gone");
     assert!(matches!(done, Done::Attached { fenced: Some(node), .. } if node == NodeId(holder)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_never_finds_itself_gone() {
+    let (c, volume) = with_a_volume().await;
+    let leader = c.leader().unwrap();
+    c.must(leader, attach(volume, leader)).await;
+    // Nobody sends anything to himself, so nothing is heard from there.
+    tokio::time::sleep(c.timings.gone_after() + Duration::from_millis(700)).await;
+    assert_eq!(c.leader(), Some(leader));
+    for other in (1..=3).filter(|number| *number != leader) {
+        let refused = c.at(other).propose(by(), attach(volume, other)).await.unwrap_err();
+        assert!(refused.to_string().contains(&format!("attached to node n{leader}")), "{refused}");
+    }
 }

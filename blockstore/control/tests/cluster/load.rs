@@ -155,7 +155,7 @@ fn a_large_state_is_small_to_copy_and_quick_to_change() {
                 number: number as u64,
             };
             let by = Actor::system(NodeId(2));
-            let command = Command::ChangeSlices(some.to_vec());
+            let command = Command::change_slices(some.to_vec());
             let proposal = Proposal { id, at: UnixMillis(0), by, command };
             let entry = postcard::to_stdvec(&proposal).unwrap().len();
             machine.apply(&proposal).unwrap();

@@ -40,6 +40,9 @@ pub enum ClientCommand {
         /// The newer attachment.
         by: AttachmentEpoch,
     },
+    /// Everything fails from now on: acknowledged writes are gone for good, and what is known of the
+    /// volume's blocks is no longer so.
+    TailLost,
 }
 
 /// A part of what a read gives.

@@ -19,6 +19,7 @@ impl Primary {
         self.in_doubt = false;
         self.doubtful.clear();
         self.review_again = None;
+        self.learn_seal(core);
         self.raise(core, turn);
         self.advance(core, turn);
     }
@@ -32,11 +33,9 @@ impl Primary {
         self.resigns_to = None;
         self.told_too_few = false;
         if core.log.state.promised < epoch || core.log.state.standing != Standing::Complete {
-            core.log.note(turn.out, |state| {
-                state.promised = epoch;
-                // Only a declared loss makes an incomplete replica primary.
-                state.standing = Standing::Complete;
-            });
+            // Only a declared loss makes an incomplete replica primary.
+            core.log.end_join(turn.out);
+            core.log.note(turn.out, |state| state.promised = epoch);
         }
         self.own_promise = core.log.sync(turn.out);
         self.credit.begin_epoch();

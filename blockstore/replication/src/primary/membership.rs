@@ -162,8 +162,10 @@ impl Primary {
         }
     }
 
-    /// The configuration of the same epoch changed: replicas were placed or taken away.
+    /// The configuration of the same epoch changed: replicas were placed or taken away, or another
+    /// slice of the volume lost its tail.
     pub(crate) fn on_placement(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
+        self.learn_seal(core);
         let others: Vec<NodeId> = core.others(core.config());
         self.peers.retain(|node, _| others.contains(node));
         for &node in &others {

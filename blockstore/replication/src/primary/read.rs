@@ -10,7 +10,8 @@
 
 use std::collections::BTreeMap;
 
-use mooring_terms::{BlockIndex, BlockRange, Entry, Extent, NodeId, Sequence, Time, Version};
+use mooring_config::Member;
+use mooring_terms::{BlockRange, Entry, Extent, NodeId, Sequence, Time, Version};
 
 use super::Primary;
 use crate::command::Command;
@@ -225,7 +226,7 @@ impl Primary {
                 && self.counts(core, node)
         });
         let Some(from) = next else {
-            return self.give_up(core, turn, reading.reader, wanted.first);
+            return self.give_up(core, turn, &reading, wanted);
         };
         reading.asked.push(from);
         let (since, direct) = (turn.now, false);
@@ -244,14 +245,28 @@ impl Primary {
     }
 
     /// No in-sync replica has a good copy.
-    fn give_up(&mut self, core: &mut Core, turn: &mut Turn<'_>, reader: Reader, block: BlockIndex) {
+    fn give_up(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        reading: &Reading,
+        wanted: BlockRange,
+    ) {
+        let block = wanted.first;
         core.note(turn, Note::BlockLost { block });
-        match reader {
+        match reading.reader {
             Reader::Client(id) => {
                 let refusal = Refusal::Corrupt { slice: core.slice, block, node: core.me.node };
                 self.reply(turn, id, Outcome::Refused(refusal));
             }
-            Reader::Join(node) => self.stall_join(core, turn, node),
+            Reader::Join(node) => {
+                let asked = |member: &Member| reading.asked.contains(&member.node);
+                if self.required.iter().all(asked) {
+                    self.leave_out(core, turn, node, wanted);
+                } else {
+                    self.stall_join(core, turn, node);
+                }
+            }
         }
     }
 

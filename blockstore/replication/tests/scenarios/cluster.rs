@@ -54,7 +54,7 @@ pub struct Cluster {
 
 pub struct Raft {
     pub config: SliceConfig,
-    opened: BTreeMap<PoolId, Incarnation>,
+    pub opened: BTreeMap<PoolId, Incarnation>,
     pub up: bool,
     /// Outcomes of the next proposals: applied, but not told.
     pub forget_outcomes: u32,
@@ -120,6 +120,7 @@ impl Cluster {
             joining: Vec::new(),
             min_in_sync,
             tail_lost: Epoch(0),
+            seal: AttachmentEpoch(0),
         };
         let raft = Raft {
             config,
@@ -544,10 +545,15 @@ impl Cluster {
         if !self.raft.up || self.raft.unreachable.contains(&id) {
             return self.at(1_000_000, back(ProposalOutcome::Unknown));
         }
+        let silent = |node: &&u64| !self.is_up(**node) || self.raft.unreachable.contains(node);
+        let gone: BTreeSet<NodeId> =
+            self.nodes.keys().filter(silent).map(|node| NodeId(*node)).collect();
         let raft = &mut self.raft;
+        let opened = |pool: PoolId| raft.opened.get(&pool).copied();
         let result = raft
             .config
             .check_entitled(change)
+            .and_then(|()| raft.config.check_needed(change, opened, &gone))
             .and_then(|()| raft.config.apply(change, |pool| raft.opened.get(&pool).copied()));
         let config = raft.config.clone();
         let applied = result.is_ok();
@@ -705,6 +711,7 @@ impl Cluster {
         let views: Vec<(u64, BTreeMap<u64, _>)> = listed
             .map(|member| {
                 let view = &self.nodes[&member.node.0].store.view;
+                assert!(!view.joining, "the engine of {:?} was not told to end", member.node);
                 let shown = view
                     .blocks
                     .iter()

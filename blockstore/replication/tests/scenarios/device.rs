@@ -21,6 +21,7 @@ pub struct Device {
     pub done: BTreeMap<IoId, Result<Vec<ReadPart>, IoError>>,
     pub sealed: bool,
     pub fenced: bool,
+    pub tail_lost: bool,
     next_io: u64,
 }
 
@@ -50,6 +51,7 @@ impl Cluster {
             done: BTreeMap::new(),
             sealed: false,
             fenced: false,
+            tail_lost: false,
             next_io: 0,
         });
         let (slice, config) = (SLICE.index, self.raft.config.clone());
@@ -92,6 +94,7 @@ impl Cluster {
                 }
                 ClientCommand::Sealed => device.sealed = true,
                 ClientCommand::Fenced { .. } => device.fenced = true,
+                ClientCommand::TailLost => device.tail_lost = true,
             }
         }
     }

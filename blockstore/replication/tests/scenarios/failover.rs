@@ -434,3 +434,20 @@ fn what_only_one_secondary_got_while_its_primary_was_replaced_is_on_all_or_none(
         c.check_replicas_agree();
     }
 }
+
+#[test]
+fn a_primary_says_that_it_serves_though_its_first_epoch_never_did() {
+    let mut c = Cluster::new(3);
+    c.raft.config.min_in_sync = 1;
+    c.publish();
+    c.write(1, 1);
+    c.kill(1);
+    c.kill(3);
+    c.run(8_000_000);
+    assert_eq!(c.read(1), 1);
+    assert_eq!((c.primary(), c.in_sync()), (Some(2), vec![2]));
+    assert!(c.raft.config.epoch > Epoch(2), "the epoch that it took over with waited for node 3");
+    let told =
+        c.notes.iter().filter(|(node, note)| *node == 2 && matches!(note, Note::Serving { .. }));
+    assert_eq!(told.count(), 1);
+}

@@ -1,10 +1,29 @@
 //! Replicas that are brought level.
 
 use mooring_config::Member;
-use mooring_replication::{Event, Note, Outcome, Refusal};
-use mooring_terms::{Epoch, Incarnation, NodeId, PoolId};
+use mooring_replication::{ClientEvent, Event, Io, IoError, IoId, Note, Outcome, Refusal};
+use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, PoolId, SliceIndex};
 
 use crate::cluster::{Cluster, write};
+
+impl Cluster {
+    /// An operator makes the replica on `node` the history, which ends all attachments below
+    /// `floor`.
+    fn accept_loss(&mut self, node: u64, floor: AttachmentEpoch) {
+        let pool = PoolId(node);
+        let incarnation = self.raft.opened[&pool];
+        let config = &mut self.raft.config;
+        let survivor = Member { node: NodeId(node), pool, incarnation };
+        config.joining.extend(std::mem::take(&mut config.in_sync));
+        config.joining.retain(|member| member.node != survivor.node);
+        config.in_sync = vec![survivor];
+        config.primary = survivor.node;
+        config.epoch = config.epoch.next();
+        config.tail_lost = config.epoch;
+        config.seal = floor;
+        self.publish();
+    }
+}
 
 /// Places a new, empty replica on node 4.
 fn place(c: &mut Cluster) {
@@ -255,21 +274,62 @@ fn an_accepted_loss_makes_an_older_replica_the_history() {
     c.start(2);
     c.run(3_000_000);
     assert_eq!(c.primary(), None);
-    let config = &mut c.raft.config;
-    let survivor = Member { node: NodeId(2), pool: PoolId(2), incarnation: Incarnation(2002) };
-    config.joining = config.in_sync.clone();
-    config.in_sync = vec![survivor];
-    config.primary = NodeId(2);
-    config.epoch = config.epoch.next();
-    config.tail_lost = config.epoch;
-    c.publish();
+    c.accept_loss(2, AttachmentEpoch(0));
     assert_eq!(c.read(1), 1);
     c.write(2, 3);
+    let serving = |(node, note): &(u64, Note)| *node == 2 && matches!(note, Note::Serving { .. });
+    assert!(c.notes.iter().any(serving), "the new primary says that it serves");
     c.start(1);
     c.settle();
     assert_eq!(c.value_at(1, 1), Some(1), "the lost history is superseded");
     c.check_replicas_agree();
     assert!(c.raft.config.tail_lost > Epoch(0));
+}
+
+#[test]
+fn an_accepted_loss_brings_no_earlier_attachment_back() {
+    let mut c = Cluster::new(2);
+    c.seal(1);
+    c.write(1, 1);
+    c.kill(2);
+    // This seal lies in the history that is given up.
+    c.seal(2);
+    c.kill(1);
+    c.start(2);
+    c.run(3_000_000);
+    let floor = AttachmentEpoch(3);
+    c.accept_loss(2, floor);
+    for old in [1, 2] {
+        c.attachment = AttachmentEpoch(old);
+        let fenced = Outcome::Refused(Refusal::Fenced { by: floor });
+        assert_eq!(c.try_ask(write(1, 9, false), 3_000_000), Some(fenced), "attachment {old}");
+    }
+    c.seal(4);
+    assert_eq!(c.read(1), 1);
+    c.run(3_000_000);
+    c.kill(2);
+    c.start(2);
+    c.settle();
+    c.attachment = AttachmentEpoch(2);
+    let fenced = c.try_ask(write(1, 9, false), 3_000_000);
+    assert!(matches!(fenced, Some(Outcome::Refused(Refusal::Fenced { .. }))), "{fenced:?}");
+}
+
+#[test]
+fn a_device_learns_of_an_accepted_loss_with_nothing_in_flight() {
+    let mut c = Cluster::new(2);
+    c.attach(1, |_| {});
+    c.device_write(1, 1);
+    c.kill(1);
+    c.run(3_000_000);
+    assert!(!c.device().tail_lost);
+    c.accept_loss(2, AttachmentEpoch(7));
+    let config = c.raft.config.clone();
+    c.device_event(ClientEvent::Config { slice: SliceIndex(0), config });
+    assert!(c.device().tail_lost, "its blocks are others than it knows");
+    let io = Io::Flush;
+    c.device_event(ClientEvent::Submit { id: IoId(1_000), io });
+    assert_eq!(c.device().done.get(&IoId(1_000)), Some(&Err(IoError::TailLost)));
 }
 
 #[test]
@@ -289,7 +349,14 @@ fn a_hand_over_under_load_costs_milliseconds_and_no_error() {
     assert!(worst < 100_000, "stall of {worst} us");
     assert_eq!(c.in_sync(), [1, 2, 3]);
     c.check_replicas_agree();
-    assert!(!c.notes.iter().any(|(_, note)| matches!(note, Note::ReplicaLost { .. })));
+    let failover = |note: &Note| {
+        matches!(
+            note,
+            Note::ReplicaLost { .. } | Note::TakingOver { .. } | Note::FalseTakeOver { .. }
+        )
+    };
+    let told: Vec<_> = c.notes.iter().filter(|(_, note)| failover(note)).collect();
+    assert!(told.is_empty(), "a planned hand-over is no failover: {told:?}");
 }
 
 #[test]
@@ -328,6 +395,35 @@ fn a_rotten_block_is_repaired_from_another_replica() {
     assert_eq!(c.read(2), 22);
     c.check_replicas_agree();
     assert!(c.notes.iter().any(|(_, note)| matches!(note, Note::BlockRepaired { .. })));
+}
+
+#[test]
+fn a_block_rotten_on_the_last_replica_holds_up_no_join_and_never_becomes_an_older_one() {
+    let mut c = Cluster::new(2);
+    for block in 0..9 {
+        c.write(block, 10 + block);
+    }
+    c.kill(2);
+    c.write(4, 99);
+    c.write(5, 55);
+    c.nodes.get_mut(&1).expect("a node").store.view.blocks.get_mut(&4).expect("it").rotten = true;
+    c.start(2);
+    c.settle();
+    assert_eq!(c.in_sync(), [1, 2]);
+    c.kill(1);
+    c.run(8_000_000);
+    assert_eq!(c.primary(), Some(2));
+    for block in (0..9).filter(|block| *block != 4) {
+        assert_eq!(c.read(block), if block == 5 { 55 } else { 10 + block });
+    }
+    let range = mooring_terms::BlockRange::new(mooring_terms::BlockIndex(4), 1);
+    let outcome = c.ask(mooring_replication::Operation::Read(range));
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Corrupt { .. })), "{outcome:?}");
+    c.start(1);
+    c.write(4, 100);
+    c.settle();
+    assert_eq!(c.read(4), 100);
+    c.check_replicas_agree();
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct View {
     pub blocks: BTreeMap<u64, Slot>,
     pub last: Version,
     pub state: Bytes,
+    /// A supersede or position began a join that has not ended.
+    pub joining: bool,
     records: Vec<Record>,
     forgotten: Sequence,
 }
@@ -134,17 +136,19 @@ impl View {
                 let version = *version;
                 self.put(*first, data, version, |slot| !slot.missing && version == slot.version);
             }
-            Entry::Joined => {}
+            Entry::Joined => self.joining = false,
             Entry::Supersede { after, state } => {
                 for slot in self.blocks.values_mut().filter(|slot| slot.version > *after) {
                     slot.missing = true;
                 }
                 self.records.retain(|record| record.version <= *after);
+                self.joining = true;
                 self.last = *after;
                 self.state = state.clone();
             }
             Entry::Position { last, state } => {
                 self.records.clear();
+                self.joining = true;
                 self.last = *last;
                 self.state = state.clone();
             }

@@ -5,27 +5,60 @@
 use std::collections::BTreeMap;
 
 use mooring_config::{
-    ChangeReason, ClusterState, Command as ConfigCommand, Done, Response, SliceChange, SliceConfig,
+    ChangeReason, ClusterState, Command as ConfigCommand, Done, Member, Response, SliceChange,
+    SliceConfig,
 };
-use mooring_terms::{Incarnation, NodeId, Time};
+use mooring_terms::{Epoch, Incarnation, NodeId, SliceId, Time};
 
 use super::{Checked, violated};
 use crate::sim::faults::Active;
 
-/// Looks at a command that Raft has answered. `alive` has the opening that runs on each node that
-/// runs undisturbed.
+/// When each change was first asked for: while Raft has no leader, it is so in vain.
+#[derive(Debug, Default)]
+pub struct Asked {
+    first: BTreeMap<(SliceId, Epoch, NodeId), Time>,
+}
+
+impl Asked {
+    /// A replica proposes a change.
+    pub fn proposed(&mut self, now: Time, change: &SliceChange) {
+        self.first.entry(key(change)).or_insert(now);
+    }
+
+    /// When `by` began to ask for the last change of the slice that it has asked for.
+    fn last_by(&self, slice: SliceId, by: NodeId) -> Time {
+        let own = self.first.iter().filter(|((of, _, node), _)| (*of, *node) == (slice, by));
+        own.map(|(_, first)| *first).max().unwrap_or_default()
+    }
+}
+
+fn key(change: &SliceChange) -> (SliceId, Epoch, NodeId) {
+    (change.slice, change.expected, change.by)
+}
+
+/// The pools' openings that run.
+#[derive(Debug)]
+pub struct Openings {
+    /// On all nodes.
+    pub all: BTreeMap<NodeId, Incarnation>,
+    /// On those that run undisturbed.
+    pub well: BTreeMap<NodeId, Incarnation>,
+}
+
+/// Looks at a command that Raft has answered.
 ///
 /// # Errors
 /// A violation.
 pub fn check(
-    now: Time,
+    asked: &Asked,
     command: &ConfigCommand,
     answer: &Response,
     (before, after): (&ClusterState, &ClusterState),
     faults: &Active,
-    alive: &BTreeMap<NodeId, Incarnation>,
+    openings: &Openings,
 ) -> Checked {
-    let (ConfigCommand::ChangeSlices(changes), Ok(Done::Slices(results))) = (command, answer)
+    let (ConfigCommand::ChangeSlices { changes, .. }, Ok(Done::Slices(results))) =
+        (command, answer)
     else {
         return Ok(());
     };
@@ -37,10 +70,37 @@ pub fn check(
         if before == after {
             continue;
         }
-        needed(change, before, alive)?;
-        caused(now, change, before, after, faults)?;
+        needed(change, before, &openings.well)?;
+        // Whoever was restarted has to be brought level, however long ago that was.
+        let restarted =
+            |member: &Member| openings.all.get(&member.node) != Some(&member.incarnation);
+        let left = |member: &&Member| after.in_sync_member(member.node).is_none();
+        if before.in_sync.iter().filter(left).any(restarted) {
+            continue;
+        }
+        let first = asked.first.get(&key(change)).copied().unwrap_or_default();
+        caused(first, change, before, after, faults)?;
     }
     Ok(())
+}
+
+/// A node has taken over from another that turns out to be alive.
+///
+/// # Errors
+/// A violation.
+pub fn false_take_over(
+    asked: &Asked,
+    slice: SliceId,
+    (by, from): (NodeId, NodeId),
+    faults: &Active,
+) -> Checked {
+    let asked = asked.last_by(slice, by);
+    if faults.excuses(by, asked) || faults.excuses(from, asked) {
+        return Ok(());
+    }
+    let text =
+        format!("{by:?} took over from {from:?}, which is alive: nothing was done to either");
+    violated("no failover without cause", text)
 }
 
 fn needed(
@@ -64,7 +124,7 @@ fn needed(
 }
 
 fn caused(
-    now: Time,
+    asked: Time,
     change: &SliceChange,
     before: &SliceConfig,
     after: &SliceConfig,
@@ -81,7 +141,7 @@ fn caused(
         return Ok(());
     }
     concerned.extend([change.by, before.primary]);
-    if failover && !concerned.iter().any(|node| faults.excuses(*node, now)) {
+    if failover && !concerned.iter().any(|node| faults.excuses(*node, asked)) {
         let text = format!("{change:?} from {before:?}: nothing was done to {concerned:?}");
         return violated("no failover without cause", text);
     }

@@ -1,7 +1,7 @@
 //! Property: **fenced never writes.** Once a slice has answered the seal of an attachment, no
 //! write of an older attachment that is ordered behind it is acknowledged (one ordered before it may
 //! be, however late); and nothing that an older client submits after a newer one serves ever
-//! succeeds.
+//! succeeds. An accepted loss takes nothing of this back.
 //!
 //! (That such a write doesn't change data unacknowledged either, `register` says: what older
 //! clients had in flight ends there with the seal.)
@@ -13,12 +13,6 @@ use mooring_terms::{AttachmentEpoch, Sequence, SliceId, VolumeId};
 
 use super::{Checked, violated};
 use crate::sim::history::OpId;
-
-/// Whether a fence is asked to outlive an accepted loss. It doesn't: the seal lies in the history that
-/// was given up, and the older history knows only the seals before it, so that an older holder is
-/// served again until somebody seals. To be closed by ending the attachment in Raft together with
-/// the loss.
-const FENCES_OUTLIVE_ACCEPTED_LOSS: bool = false;
 
 /// Who holds what since when.
 #[derive(Debug, Default)]
@@ -33,15 +27,6 @@ pub struct Fenced {
 }
 
 impl Fenced {
-    /// An operator lets an older history of the slice go on.
-    pub fn loss_accepted(&mut self, slice: SliceId) {
-        if !FENCES_OUTLIVE_ACCEPTED_LOSS {
-            self.sealed.remove(&slice);
-            self.serving.remove(&slice.volume);
-            self.late.clear();
-        }
-    }
-
     /// A client was granted an attachment.
     pub fn granted(
         &mut self,

@@ -25,13 +25,13 @@ pub mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mooring_config::{ClusterState, Command as ConfigCommand, Response};
+use mooring_config::{ClusterState, Command as ConfigCommand, Response, SliceChange};
 use mooring_replication::{ClientId, Message, Note, Reply, RequestId, RequestMessage};
 use mooring_terms::{
-    AttachmentEpoch, BlockIndex, Entry, Epoch, Incarnation, NodeId, SliceId, Time, Version,
-    VolumeId,
+    AttachmentEpoch, BlockIndex, Entry, Epoch, NodeId, SliceId, Time, Version, VolumeId,
 };
 
+use self::cause::Openings;
 use super::Violation;
 use super::faults::Active;
 use super::history::OpId;
@@ -58,6 +58,7 @@ pub struct Checkers {
     fenced: fenced::Fenced,
     flushed: flushed::Flushed,
     resync: resync::Resync,
+    asked: cause::Asked,
     /// Blocks that were made to rot.
     rotten: BTreeSet<(SliceId, NodeId, BlockIndex)>,
 }
@@ -72,6 +73,7 @@ impl Checkers {
             fenced: fenced::Fenced::default(),
             flushed: flushed::Flushed::default(),
             resync: resync::Resync::default(),
+            asked: cause::Asked::default(),
             rotten: BTreeSet::new(),
         }
     }
@@ -148,8 +150,11 @@ impl Checkers {
     ///
     /// # Errors
     /// A violation.
-    pub fn noted(&mut self, slice: SliceId, note: &Note) -> Checked {
+    pub fn noted(&mut self, node: NodeId, slice: SliceId, note: &Note, faults: &Active) -> Checked {
         match note {
+            Note::FalseTakeOver { from } => {
+                cause::false_take_over(&self.asked, slice, (node, *from), faults)
+            }
             Note::JoinStarted { node, after } => {
                 self.resync.started(slice, *node, *after);
                 Ok(())
@@ -174,26 +179,25 @@ impl Checkers {
         self.flushed.synced(node, pool);
     }
 
+    /// A replica proposes a change.
+    pub fn proposed(&mut self, now: Time, change: &SliceChange) {
+        self.asked.proposed(now, change);
+    }
+
     /// Raft has answered a command.
     ///
     /// # Errors
     /// A violation.
     pub fn configured(
         &mut self,
-        now: Time,
         command: &ConfigCommand,
         answer: &Response,
         states: (&ClusterState, &ClusterState),
         faults: &Active,
-        alive: &BTreeMap<NodeId, Incarnation>,
+        openings: &Openings,
     ) -> Checked {
         self.writers.configured(states.1);
-        cause::check(now, command, answer, states, faults, alive)
-    }
-
-    /// An operator lets an older history of the slice go on.
-    pub fn loss_accepted(&mut self, slice: SliceId) {
-        self.fenced.loss_accepted(slice);
+        cause::check(&self.asked, command, answer, states, faults, openings)
     }
 
     /// A client was granted an attachment.

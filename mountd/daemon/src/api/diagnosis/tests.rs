@@ -151,7 +151,7 @@ impl Scene {
             in_sync,
             reason: ChangeReason::SecondaryLost,
         };
-        match self.must(&Command::ChangeSlices(vec![change])) {
+        match self.must(&Command::change_slices(vec![change])) {
             Done::Slices(answers) => assert!(answers.iter().all(Result::is_ok), "{answers:?}"),
             other => panic!("{other:?}"),
         }
