@@ -11,10 +11,13 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (677, "a repair was appended without space set aside for it"),
     (822, "the checker took an older client's flush for one of a newer client's writes"),
     (1083, "a client forgot that it had let go of an acknowledged write"),
-    (1844, "a block that was rotten on the last replica in sync held a join up for ever"),
+    (2728, "a block left out of a join read as zeros where it had never been"),
     (1893, "a new epoch in the middle of a join ended it"),
 ];
 
 /// Seeds that fail today and whose cause is not settled, with what they break: test runs leave them
 /// out and say so, a soak does not. Each must leave this list by being understood.
-pub const OPEN: &[(u64, &str)] = &[];
+pub const OPEN: &[(u64, &str)] = &[(
+    1844,
+    "a block that is rotten on the last replica in sync holds up a join until it is overwritten",
+)];

@@ -11,9 +11,6 @@
 //! stream, so a copy never carries a version that the joiner's log doesn't have yet; and what it has
 //! in a higher version it keeps.
 //!
-//! What no replica in sync has a good copy of must hold up nobody: the joiner is begun with anew from
-//! nothing, and keeps those blocks missing. (It may have an older copy of them: that would be stale.)
-//!
 //! One step is read at a time, and only some are on the way: a copy yields to clients' writes.
 
 use std::collections::VecDeque;
@@ -37,9 +34,6 @@ use crate::note::Note;
 pub(super) struct Join {
     pub(super) id: JoinId,
     stage: Stage,
-    /// The joiner had nothing when the attempt began, and has had every record since: what is not
-    /// copied to it is missing there.
-    emptied: bool,
     /// The sweep copies what is newer than this.
     after: Version,
     /// Where the sweep is; none when it is through.
@@ -171,7 +165,6 @@ impl Primary {
         peer.join = Some(Join {
             id,
             stage: Stage::Superseding,
-            emptied: after == Version::ZERO,
             after,
             sweep: Some(BlockIndex(0)),
             missing: Some(BlockIndex(0)),
@@ -288,7 +281,6 @@ impl Primary {
         } else {
             if let Some(behind) = join.behind {
                 join.after = behind;
-                join.emptied = false;
                 join.sweep = Some(BlockIndex(0));
                 self.follow(core, turn, node);
                 return self.pump(core, turn, node);
@@ -413,30 +405,6 @@ impl Primary {
                 && peer.flow.is_some()
                 && peer.join.as_ref().is_some_and(Join::is_done)
         })
-    }
-
-    /// Nobody has a good copy of the blocks `lost`: the rest goes on without them.
-    pub(super) fn leave_out(
-        &mut self,
-        core: &mut Core,
-        turn: &mut Turn<'_>,
-        node: NodeId,
-        lost: BlockRange,
-    ) {
-        let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) else {
-            return;
-        };
-        if !join.emptied {
-            return self.begin_join(core, turn, node, Version::ZERO);
-        }
-        let Some(range) = join.reading.take() else { return };
-        let (before, behind) = (lost.first.0 - range.first.0, range.end().0 - lost.end().0);
-        if behind > 0 {
-            join.work.push_front(BlockRange::new(lost.end(), behind));
-        }
-        if before > 0 {
-            join.work.push_front(BlockRange::new(range.first, before));
-        }
     }
 
     /// A block can't be copied now: tries again later.

@@ -10,8 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use mooring_config::Member;
-use mooring_terms::{BlockRange, Entry, Extent, NodeId, Sequence, Time, Version};
+use mooring_terms::{BlockIndex, BlockRange, Entry, Extent, NodeId, Sequence, Time, Version};
 
 use super::Primary;
 use crate::command::Command;
@@ -226,7 +225,7 @@ impl Primary {
                 && self.counts(core, node)
         });
         let Some(from) = next else {
-            return self.give_up(core, turn, &reading, wanted);
+            return self.give_up(core, turn, reading.reader, wanted.first);
         };
         reading.asked.push(from);
         let (since, direct) = (turn.now, false);
@@ -245,28 +244,15 @@ impl Primary {
     }
 
     /// No in-sync replica has a good copy.
-    fn give_up(
-        &mut self,
-        core: &mut Core,
-        turn: &mut Turn<'_>,
-        reading: &Reading,
-        wanted: BlockRange,
-    ) {
-        let block = wanted.first;
+    fn give_up(&mut self, core: &mut Core, turn: &mut Turn<'_>, reader: Reader, block: BlockIndex) {
         core.note(turn, Note::BlockLost { block });
-        match reading.reader {
+        match reader {
             Reader::Client(id) => {
                 let refusal = Refusal::Corrupt { slice: core.slice, block, node: core.me.node };
                 self.reply(turn, id, Outcome::Refused(refusal));
             }
-            Reader::Join(node) => {
-                let asked = |member: &Member| reading.asked.contains(&member.node);
-                if self.required.iter().all(asked) {
-                    self.leave_out(core, turn, node, wanted);
-                } else {
-                    self.stall_join(core, turn, node);
-                }
-            }
+            // Left out, it would read as zeros on a joiner that never had it, or as what it was before.
+            Reader::Join(node) => self.stall_join(core, turn, node),
         }
     }
 

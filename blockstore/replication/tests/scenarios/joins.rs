@@ -398,35 +398,6 @@ fn a_rotten_block_is_repaired_from_another_replica() {
 }
 
 #[test]
-fn a_block_rotten_on_the_last_replica_holds_up_no_join_and_never_becomes_an_older_one() {
-    let mut c = Cluster::new(2);
-    for block in 0..9 {
-        c.write(block, 10 + block);
-    }
-    c.kill(2);
-    c.write(4, 99);
-    c.write(5, 55);
-    c.nodes.get_mut(&1).expect("a node").store.view.blocks.get_mut(&4).expect("it").rotten = true;
-    c.start(2);
-    c.settle();
-    assert_eq!(c.in_sync(), [1, 2]);
-    c.kill(1);
-    c.run(8_000_000);
-    assert_eq!(c.primary(), Some(2));
-    for block in (0..9).filter(|block| *block != 4) {
-        assert_eq!(c.read(block), if block == 5 { 55 } else { 10 + block });
-    }
-    let range = mooring_terms::BlockRange::new(mooring_terms::BlockIndex(4), 1);
-    let outcome = c.ask(mooring_replication::Operation::Read(range));
-    assert!(matches!(outcome, Outcome::Refused(Refusal::Corrupt { .. })), "{outcome:?}");
-    c.start(1);
-    c.write(4, 100);
-    c.settle();
-    assert_eq!(c.read(4), 100);
-    c.check_replicas_agree();
-}
-
-#[test]
 fn a_block_rotten_everywhere_is_an_error_that_names_it() {
     let mut c = Cluster::new(3);
     c.write(1, 11);

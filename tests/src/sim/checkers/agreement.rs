@@ -53,10 +53,7 @@ pub fn compare(
     }
     for block in blocks {
         let (here, there) = (look(primary, slice, *block), look(other, slice, *block));
-        // Where rot took the last good copy, whoever joined later has none at all.
-        let rotten = |block: &Block| {
-            matches!(block, Block::Unreadable(ReadFault::Corrupt { .. }) | Block::Missing)
-        };
+        let rotten = |block: &Block| matches!(block, Block::Unreadable(ReadFault::Corrupt { .. }));
         if (rotten(&here) || rotten(&there)) && may_rot(*block) {
             continue;
         }
