@@ -235,6 +235,7 @@ impl Certificates {
             .map_err(|_| NotSigned::Malformed)?;
         let hash = mooring_transport::TokenHash::of_secret(&request.secret)
             .map_err(|_| NotSigned::Malformed)?;
+        self.check_right(TokenHash(*hash.as_bytes()), Fingerprint(*key.as_bytes())).await?;
         let node = NewNode {
             name: request.name.clone(),
             addresses: request.addresses.clone(),
@@ -261,6 +262,24 @@ impl Certificates {
             cluster_name: identity.name.clone(),
             peers: peers(&state, node),
         })
+    }
+
+    /// Refuses whoever has neither a token that is known nor a row, without an entry in Raft's log:
+    /// strangers don't write there. The rest is checked where the entry is applied.
+    async fn check_right(&self, token: TokenHash, key: Fingerprint) -> Result<(), NotSigned> {
+        let knows = |state: &ClusterState| {
+            state.join_tokens().contains_key(&token)
+                || state.nodes().values().any(|node| node.fingerprint == key)
+        };
+        if knows(&self.control.state()) {
+            return Ok(());
+        }
+        // The token may be newer than what was applied here.
+        match self.control.read_linearizable().await {
+            Ok(state) if knows(&state) => Ok(()),
+            Ok(_) => Err(NotSigned::Refused(Refused::TokenUseless)),
+            Err(_) => Err(NotSigned::Unavailable),
+        }
     }
 
     /// A new certificate for this node's key.

@@ -98,7 +98,9 @@ async fn wrong_tokens_taken_names_and_garbage_use_nothing_up() {
     let Signing { first, token, cluster, .. } = signing().await;
     let authority = token.authority();
     let (_, wrong) = request(&Token::generate(authority).unwrap(), "n2");
+    let before = cluster.at(1).status().applied;
     let refused = join(&first, &wrong).await.unwrap_err();
+    assert_eq!(cluster.at(1).status().applied, before, "a stranger writes to Raft's log");
     assert_eq!(refused, NotSigned::Refused(Refused::TokenUseless));
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     let (_, taken) = request(&token, "n1");
