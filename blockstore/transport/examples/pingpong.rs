@@ -1,7 +1,8 @@
-//! What the transport itself costs: 4 KiB requests and small answers between two endpoints over TLS on loopback,
+//! What the transport itself costs: 4 KiB requests and small answers between two endpoints over TLS on loopback
+//! (or over ZeroMQ, or in memory),
 //! at queue depth 1 and 32, and large messages one way.
 //!
-//! `cargo run --release -p mooring-transport --example pingpong [-- SECONDS [memory]]`
+//! `cargo run --release -p mooring-transport --features zeromq --example pingpong [-- SECONDS [memory|zeromq]]`
 #![allow(clippy::disallowed_methods)] // A measurement: real time.
 #![allow(clippy::unwrap_used)] // A measurement that fails may panic.
 
@@ -14,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mooring_terms::NodeId;
-use mooring_transport::{Channel, Handler, MemoryNetwork, Message, StreamId, Transport};
+use mooring_transport::{
+    Channel, Handler, MemoryNetwork, Message, StreamId, Transport, Unprotected,
+};
 use parking_lot::Mutex;
 
-use crate::support::{Recorder, send_patiently, tls_cluster};
+use crate::support::{Recorder, cluster, send_patiently};
 
 const CLIENT: NodeId = NodeId(1);
 const SERVER: NodeId = NodeId(2);
@@ -134,8 +137,8 @@ fn pingpong(
     }
 }
 
-fn bulk(time: Duration) {
-    let nodes = tls_cluster(2, 64 << 20);
+fn bulk(time: Duration, unprotected: Unprotected) {
+    let nodes = cluster(2, 64 << 20, unprotected);
     let recorders = [Recorder::new(), Recorder::new()];
     struct Count(Mutex<u64>);
     impl Handler for Count {
@@ -167,7 +170,8 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
-    if arguments.next().as_deref() == Some("memory") {
+    let over = arguments.next();
+    if over.as_deref() == Some("memory") {
         let network = MemoryNetwork::new();
         let (one, two) = (network.endpoint(CLIENT, 64 << 20), network.endpoint(SERVER, 64 << 20));
         let start = |client, server| {
@@ -177,8 +181,13 @@ fn main() {
         pingpong(Arc::clone(&one) as _, Arc::clone(&two) as _, start, time);
         return;
     }
+    let unprotected = match over.as_deref() {
+        #[cfg(feature = "zeromq")]
+        Some("zeromq") => Unprotected::Everything,
+        _ => Unprotected::Refused,
+    };
     {
-        let nodes = tls_cluster(2, 64 << 20);
+        let nodes = cluster(2, 64 << 20, unprotected);
         let start = |client, server| {
             nodes[0].start(client);
             nodes[1].start(server);
@@ -186,5 +195,5 @@ fn main() {
         let (one, two) = (Arc::clone(&nodes[0].endpoint), Arc::clone(&nodes[1].endpoint));
         pingpong(one as _, two as _, start, time);
     }
-    bulk(time);
+    bulk(time, unprotected);
 }
