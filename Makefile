@@ -24,7 +24,7 @@ demo-down: ## Stop the demo and remove all that it left
 	@deploy/demo/down
 
 ##@ Work on it
-.PHONY: setup test lint bench soak
+.PHONY: setup test lint bench soak fuzz
 setup: ## Install what tests and lint need: Debian packages, and tools under target/tools
 	@deploy/setup test lint
 
@@ -42,6 +42,10 @@ bench: ## Measure: a table on the screen, JSON in target/bench
 
 soak: ## Run the simulator on new seeds for MINUTES=10
 	@MINUTES=$(MINUTES) tests/soak
+
+fuzz: ## Run every fuzz target for MINUTES=10, one after the other
+	@deploy/setup test fuzz
+	@MINUTES=$(MINUTES) tests/fuzz/run
 
 ##@ Install it
 .PHONY: install

@@ -1,5 +1,8 @@
 //! The request decoder on random and mutated bytes: it never panics, and never makes data up.
 
+#[path = "../../../tests/fuzz/seeds.rs"]
+mod seeds;
+
 use mooring_device::fuse::abi::{InHeader, opcode};
 use mooring_device::fuse::request::{Operation, Request};
 use proptest::collection::vec;
@@ -59,6 +62,23 @@ proptest! {
         if let Ok(Request { operation: Operation::Write { data, .. }, .. }) = Request::decode(&bytes) {
             prop_assert_eq!(data.len(), 4096);
         }
+    }
+}
+
+#[test]
+fn the_fuzzers_seeds_are_requests() {
+    let mut write = vec![0; 40 + 4096];
+    write[16..20].copy_from_slice(&4096_u32.to_ne_bytes());
+    let messages = [
+        ("lookup", message(opcode::LOOKUP, 0, b"disk\0")),
+        ("write", message(opcode::WRITE, 0, &write)),
+        ("read", message(opcode::READ, 0, &[0; 40])),
+        ("getattr", message(opcode::GETATTR, 0, &[0; 16])),
+        ("forgets", message(opcode::BATCH_FORGET, 0, &[0; 8])),
+    ];
+    for (name, bytes) in messages {
+        assert!(Request::decode(&bytes).is_ok(), "{name}");
+        seeds::check("fuse", name, &bytes);
     }
 }
 

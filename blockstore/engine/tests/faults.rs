@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "real threads and real time are tested")]
 
+#[path = "../../../tests/fuzz/seeds.rs"]
+mod seeds;
 mod support;
 
 use std::io::{Seek, SeekFrom, Write};
@@ -364,6 +366,24 @@ fn the_decoder_survives_rubbish() {
     for length in 0..400 {
         let rubbish: Vec<u8> = (0..length).map(|_| rng.next() as u8).collect();
         let _ = decode::bytes(&rubbish);
+    }
+}
+
+#[test]
+fn the_fuzzers_seeds_are_what_is_on_a_disk() {
+    let (disk, pool) = filled(3);
+    pool.checkpoint().unwrap();
+    pool.append(slice(1), &[write(version(1, 4), 4, data(4, 1))]).unwrap();
+    pool.close().unwrap();
+    let areas = [
+        ("superblock", Area::Superblock, 4096),
+        ("slot", Area::Checkpoint(0), 4096),
+        ("segment", Area::Segment(SegmentId(0)), 48 << 10),
+    ];
+    for (name, area, length) in areas {
+        let mut bytes = vec![0; length];
+        disk.read(area, 0, &mut bytes).unwrap();
+        seeds::check("disk", name, &bytes);
     }
 }
 

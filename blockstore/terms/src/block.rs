@@ -17,6 +17,10 @@ pub const ZERO_BLOCK_CRC: u32 = 0x98f9_4189;
 /// crc32c (Castagnoli) of `bytes`: the checksum of every block from the client to the disk and back.
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
+    // A fuzzer never finds a checksum; what lies behind them is what it is to try.
+    if cfg!(fuzzing) {
+        return 0;
+    }
     crc_fast::crc32_iscsi(bytes)
 }
 

@@ -45,7 +45,7 @@ mod tls;
 mod token;
 mod unprotected;
 #[cfg(feature = "zeromq")]
-mod zeromq;
+pub mod zeromq;
 
 pub use admission::Admission;
 pub use authority::{CertificateAuthority, unwrap, wrap};

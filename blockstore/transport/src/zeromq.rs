@@ -24,6 +24,6 @@
 pub(crate) mod carry;
 mod credit;
 mod greeting;
-pub(crate) mod guard;
+pub mod guard;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;

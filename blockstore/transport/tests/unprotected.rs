@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods)] // Real threads and sockets: real time.
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
+#[path = "../../../tests/fuzz/seeds.rs"]
+mod seeds;
 mod support;
 
 use std::io::{Read, Write};
@@ -14,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooring_terms::NodeId;
 use mooring_transport::proto::Hello;
+use mooring_transport::zeromq::guard::{Allowance, Guard};
 use mooring_transport::{
     CertificateAuthority, Channel, Fingerprint, Limits, Message, StreamId, Transport, Unprotected,
 };
@@ -38,20 +41,24 @@ fn pair(rules: [Unprotected; 2]) -> (Vec<TlsNode>, Vec<Arc<Recorder>>) {
     (nodes, recorders)
 }
 
+/// What a DEALER says first.
+fn zmtp_handshake() -> Vec<u8> {
+    let mut greeting = [0; 64];
+    (greeting[0], greeting[9], greeting[10]) = (0xff, 0x7f, 3);
+    greeting[12..16].copy_from_slice(b"NULL");
+    let ready = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
+    assert_eq!(usize::from(ready[1]), ready.len() - 2);
+    [&greeting[..], ready].concat()
+}
+
 /// Bytes of a ZeroMQ peer, written by hand.
 struct Raw(TcpStream);
 
 impl Raw {
     /// After ZMTP's handshake, as a DEALER.
     fn connect(node: &TlsNode) -> Self {
-        let mut greeting = [0; 64];
-        (greeting[0], greeting[9], greeting[10]) = (0xff, 0x7f, 3);
-        greeting[12..16].copy_from_slice(b"NULL");
-        let ready = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
-        assert_eq!(usize::from(ready[1]), ready.len() - 2);
         let mut raw = Self::silent(node);
-        raw.0.write_all(&greeting).unwrap();
-        raw.0.write_all(ready).unwrap();
+        raw.0.write_all(&zmtp_handshake()).unwrap();
         let mut theirs = [0; 64];
         raw.0.read_exact(&mut theirs).unwrap();
         raw.frame();
@@ -205,4 +212,20 @@ fn payloads_arrive_aligned() {
     let (_, got) = recorders[1].messages(ONE, Channel::Data).remove(0);
     assert_eq!(got, message);
     assert!(got.payload[1..].iter().all(|frame| frame.as_ptr() as usize % 4096 == 0));
+}
+
+#[test]
+fn the_fuzzers_seeds_are_what_is_sent() {
+    let payload = vec![Bytes::from(vec![2; 4096]), Bytes::new(), Bytes::from(vec![3; 7])];
+    let message = Message::with_payload(&b"header"[..], payload);
+    let joined = mooring_transport::assembler::encode_joined(&message);
+    seeds::check("transport", "message", &[&[200][..], &joined].concat());
+    let stream = StreamId { boot: 3, number: 4 };
+    let hello = Hello { node: ONE, channel: Channel::Control, stream };
+    seeds::check("transport", "hello", &[&[1][..], &hello.encode()].concat());
+    let long = [&[2_u8][..], &300_u64.to_be_bytes(), &[9; 300]].concat();
+    let bytes = [&zmtp_handshake()[..], b"\x01\x03abc", &long].concat();
+    let mut guard = Guard::new();
+    guard.inspect(&bytes, Allowance::MESSAGE).unwrap();
+    seeds::check("zmtp", "messages", &[&[30][..], &bytes].concat());
 }

@@ -1,6 +1,9 @@
 //! What the API's types look like in JSON. A change here is a change of the API: programs that
 //! other people wrote depend on it.
 
+#[path = "../../../tests/fuzz/seeds.rs"]
+mod seeds;
+
 use std::fmt::Debug;
 
 use mooring_api::{
@@ -201,4 +204,19 @@ fn unknown_fields_are_refused_in_requests_and_passed_over_in_answers() {
     assert!(error.to_string().contains("unknown field `replica`"), "{error}");
     let newer = r#"{"volume":"db","dir":"/mnt","detached":true,"later":1}"#;
     assert!(serde_json::from_str::<Unmounted>(newer).is_ok());
+}
+
+#[test]
+fn the_fuzzers_seeds_are_requests_and_words() {
+    let add = r#"{"path":"/srv/mooring","size":107374182400,"class":"high","force":false}"#;
+    let create = r#"{"name":"db","size":10737418240,"replicas":3,"fs":"ext4"}"#;
+    serde_json::from_str::<AddPool>(add).unwrap();
+    serde_json::from_str::<CreateVolume>(create).unwrap();
+    "10G".parse::<mooring_api::ByteSize>().unwrap();
+    "10m".parse::<mooring_api::Span>().unwrap();
+    "db-1".parse::<mooring_api::VolumeName>().unwrap();
+    let words = [("add-pool", 0, add), ("create-volume", 1, create), ("size", 2, "10G")];
+    for (name, which, text) in words.into_iter().chain([("span", 3, "10m"), ("name", 4, "db-1")]) {
+        seeds::check("api", name, &[&[which][..], text.as_bytes()].concat());
+    }
 }

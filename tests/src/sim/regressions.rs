@@ -17,4 +17,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 
 /// Seeds that fail today and whose cause is not settled, with what they break: test runs leave them
 /// out and say so, a soak does not. Each must leave this list by being understood.
-pub const OPEN: &[(u64, &str)] = &[];
+pub const OPEN: &[(u64, &str)] = &[(
+    1844,
+    "a block that is rotten on the last replica in sync holds up a join until it is overwritten",
+)];

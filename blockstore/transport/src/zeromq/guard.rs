@@ -25,26 +25,38 @@ const COMMAND: u8 = 4;
 
 /// How large a message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Allowance {
-    pub(crate) frames: usize,
-    pub(crate) bytes: u64,
+pub struct Allowance {
+    /// Frames of one message.
+    pub frames: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
 }
 
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum GuardError {
+pub enum GuardError {
+    /// It doesn't begin as a ZMTP connection does.
     #[error("not a ZMTP 3 greeting with the mechanism NULL")]
     Greeting,
+    /// A frame that doesn't come now, or never.
     #[error("a frame with the flags {0:#04x} does not belong here")]
     Flags(u8),
+    /// It announces too much.
     #[error("a command or message of {bytes} bytes where at most {limit} may come")]
-    Length { bytes: u64, limit: u64 },
+    Length {
+        /// Bytes announced.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// Too many frames.
     #[error("a message of more than {0} frames")]
     Frames(usize),
 }
 
 /// Follows one direction of one connection.
-pub(crate) struct Guard {
+#[derive(Default)]
+pub struct Guard {
     state: State,
     /// Whether READY has been seen.
     ready: bool,
@@ -60,25 +72,32 @@ enum State {
     Body { flags: u8, left: u64 },
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self::Greeting { have: 0 }
+    }
+}
+
 impl Allowance {
     /// For greetings and credits: one small frame.
-    pub(crate) const SMALL: Self = Self { frames: 1, bytes: 256 };
+    pub const SMALL: Self = Self { frames: 1, bytes: 256 };
     /// For messages.
-    pub(crate) const MESSAGE: Self =
+    pub const MESSAGE: Self =
         Self { frames: proto::MAX_FRAMES, bytes: proto::MAX_MESSAGE_BYTES as u64 };
 }
 
 impl Guard {
-    pub(crate) fn new() -> Self {
-        Self { state: State::Greeting { have: 0 }, ready: false, frames: 0, bytes: 0 }
+    /// For a connection on which nothing was said.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Follows the next bytes, in pieces of any size. After an error none of them may be passed on.
-    pub(crate) fn inspect(
-        &mut self,
-        mut input: &[u8],
-        allowed: Allowance,
-    ) -> Result<(), GuardError> {
+    /// Follows the next bytes, in pieces of any size.
+    ///
+    /// # Errors
+    /// [`GuardError`]; none of these bytes may be passed on then.
+    pub fn inspect(&mut self, mut input: &[u8], allowed: Allowance) -> Result<(), GuardError> {
         while let Some((&byte, rest)) = input.split_first() {
             match &mut self.state {
                 State::Greeting { have } => {
