@@ -17,18 +17,14 @@ use crate::sim::faults::Active;
 #[derive(Debug, Default)]
 pub struct Asked {
     first: BTreeMap<(SliceId, Epoch, NodeId), Time>,
+    /// When whoever took over from whom began to ask for it.
+    take_overs: BTreeMap<(SliceId, NodeId, NodeId), Time>,
 }
 
 impl Asked {
     /// A replica proposes a change.
     pub fn proposed(&mut self, now: Time, change: &SliceChange) {
         self.first.entry(key(change)).or_insert(now);
-    }
-
-    /// When `by` began to ask for the last change of the slice that it has asked for.
-    fn last_by(&self, slice: SliceId, by: NodeId) -> Time {
-        let own = self.first.iter().filter(|((of, _, node), _)| (*of, *node) == (slice, by));
-        own.map(|(_, first)| *first).max().unwrap_or_default()
     }
 }
 
@@ -50,7 +46,7 @@ pub struct Openings {
 /// # Errors
 /// A violation.
 pub fn check(
-    asked: &Asked,
+    asked: &mut Asked,
     command: &ConfigCommand,
     answer: &Response,
     (before, after): (&ClusterState, &ClusterState),
@@ -71,6 +67,10 @@ pub fn check(
             continue;
         }
         needed(change, before, &openings.well)?;
+        let first = asked.first.get(&key(change)).copied().unwrap_or_default();
+        if change.reason == ChangeReason::PrimaryLost {
+            asked.take_overs.insert((change.slice, change.by, before.primary), first);
+        }
         // Whoever was restarted has to be brought level, however long ago that was.
         let restarted =
             |member: &Member| openings.all.get(&member.node) != Some(&member.incarnation);
@@ -78,7 +78,6 @@ pub fn check(
         if before.in_sync.iter().filter(left).any(restarted) {
             continue;
         }
-        let first = asked.first.get(&key(change)).copied().unwrap_or_default();
         caused(first, change, before, after, faults)?;
     }
     Ok(())
@@ -94,7 +93,7 @@ pub fn false_take_over(
     (by, from): (NodeId, NodeId),
     faults: &Active,
 ) -> Checked {
-    let asked = asked.last_by(slice, by);
+    let asked = asked.take_overs.get(&(slice, by, from)).copied().unwrap_or_default();
     if faults.excuses(by, asked) || faults.excuses(from, asked) {
         return Ok(());
     }

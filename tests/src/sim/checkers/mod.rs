@@ -59,6 +59,7 @@ pub struct Checkers {
     flushed: flushed::Flushed,
     resync: resync::Resync,
     asked: cause::Asked,
+    lost_a_block: bool,
     /// Blocks that were made to rot.
     rotten: BTreeSet<(SliceId, NodeId, BlockIndex)>,
 }
@@ -74,6 +75,7 @@ impl Checkers {
             flushed: flushed::Flushed::default(),
             resync: resync::Resync::default(),
             asked: cause::Asked::default(),
+            lost_a_block: false,
             rotten: BTreeSet::new(),
         }
     }
@@ -152,6 +154,10 @@ impl Checkers {
     /// A violation.
     pub fn noted(&mut self, node: NodeId, slice: SliceId, note: &Note, faults: &Active) -> Checked {
         match note {
+            Note::BlockLost { block } => {
+                self.lost_a_block |= self.may_be_rotten(slice, *block);
+                Ok(())
+            }
             Note::FalseTakeOver { from } => {
                 cause::false_take_over(&self.asked, slice, (node, *from), faults)
             }
@@ -179,6 +185,12 @@ impl Checkers {
         self.flushed.synced(node, pool);
     }
 
+    /// Whether somewhere rot took the last good copy in sync of a block.
+    #[must_use]
+    pub fn lost_a_block(&self) -> bool {
+        self.lost_a_block
+    }
+
     /// A replica proposes a change.
     pub fn proposed(&mut self, now: Time, change: &SliceChange) {
         self.asked.proposed(now, change);
@@ -197,7 +209,7 @@ impl Checkers {
         openings: &Openings,
     ) -> Checked {
         self.writers.configured(states.1);
-        cause::check(&self.asked, command, answer, states, faults, openings)
+        cause::check(&mut self.asked, command, answer, states, faults, openings)
     }
 
     /// A client was granted an attachment.

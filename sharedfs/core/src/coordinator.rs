@@ -1,0 +1,349 @@
+//! The coordinator of one shared volume: takes events, gives commands, and decides in between.
+//!
+//! ```text
+//!   Request ──> slots ──> needs ──free──> execute ──> tree + Journal ──received──> Answer
+//!                           └──others hold leases──> Recall, wait ──Answered──> again
+//! ```
+//! `handle` does no I/O but on the tree, which the shell's thread may wait for. The rules of order,
+//! each with its reason:
+//!
+//! - *An answer goes out when every record given out before it is received by all replicas*: also
+//!   that of a read, which may have seen what such a record did.
+//! - *Nothing overtakes an answer*: a recall goes out behind the answer that granted what it recalls,
+//!   and the wish to have layouts returned behind the answer that gave them. Else a client would
+//!   answer that it has nothing, and have it afterwards.
+//! - *Requests that wait are taken in the order of their coming*, and a later one doesn't pass an
+//!   earlier one on the same inode: nobody waits for ever, and no circle can arise, as nobody holds
+//!   anything while waiting. One passes all the same: whoever still holds a lease that covers what
+//!   it asks. It may be asking in order to answer the recall that the earlier one waits for.
+//! - *A session that is over keeps its leases and locks until it is fenced*: until then it can write.
+//! - *Freed blocks are given away again* when the record that freed them is durable, every client
+//!   that had a layout of the file has said that it names them no more (or is fenced), and they are
+//!   discarded: in this order, or a late write or discard would hit somebody else's data.
+//! - *In the grace period nothing is served but reclaims*, or a lease would be given that somebody
+//!   still holds and hasn't reclaimed yet.
+//!
+//! Invariants: see [`Coordinator::check_invariants`].
+
+mod ending;
+mod event;
+mod execute;
+mod needs;
+mod opens;
+mod quarantine;
+mod request;
+mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mooring_terms::Time;
+
+pub use event::{Claim, Command, Event, RecordNumber};
+pub use request::{Answer, Operation, Reply, Request, RequestId};
+
+use crate::format::{Record, SessionRow};
+use crate::leases::Leases;
+use crate::locks::{Locks, OnConflict, WaitId};
+use crate::sessions::{SessionState, Sessions, SlotCheck};
+use crate::tree::TreeStore;
+use crate::{Context, FsError, Ino, QuarantineNumber, Result, SessionId, Timestamp, Transaction};
+use ending::Work;
+use opens::Opens;
+use quarantine::Quarantine;
+use waiting::Waiting;
+
+/// Times.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a session lives without being heard: that of a slice.
+    pub lease: Duration,
+    /// How long clients have to reclaim after a failover.
+    pub grace: Duration,
+    /// How long an inode counts as contended after a recall.
+    pub contention: Duration,
+}
+
+/// What an event comes with: when, and the tree.
+pub struct Turn<'a, S> {
+    /// The moment, for leases.
+    pub now: Time,
+    /// The date, for inodes.
+    pub date: Timestamp,
+    /// The tree.
+    pub store: &'a mut S,
+    /// What is to be done.
+    pub out: &'a mut Vec<Command>,
+}
+
+/// All that a coordinator knows beside the tree.
+pub struct Coordinator {
+    sessions: Sessions,
+    leases: Leases,
+    locks: Locks,
+    opens: Opens,
+    /// Who was told where blocks of a file are, as long as it has the file open.
+    layouts: BTreeMap<Ino, BTreeSet<SessionId>>,
+    /// Requests that wait, by the order of their coming.
+    waiting: BTreeMap<u64, Waiting>,
+    arrivals: u64,
+    /// Clients' waits for locks, by the number that the table of locks knows.
+    lock_waits: BTreeMap<WaitId, (SessionId, WaitId)>,
+    last_lock_wait: u64,
+    quarantine: Quarantine,
+    work: BTreeSet<Work>,
+    recorded: RecordNumber,
+    received: RecordNumber,
+    /// What may be told once the record is received.
+    held: BTreeMap<RecordNumber, Vec<Command>>,
+}
+
+impl Coordinator {
+    /// A coordinator that takes over the volume in `turn.store`: with the sessions, orphans and freed
+    /// blocks that the tree knows of. By now nobody else can write the volume, every lease of the
+    /// coordinator before is over by time, and what was replayed is durable.
+    ///
+    /// # Errors
+    /// The tree can't be read.
+    pub fn open<S: TreeStore>(options: Options, turn: &mut Turn<'_, S>) -> Result<Self> {
+        let mut coordinator = Self {
+            sessions: Sessions::new(options.lease),
+            leases: Leases::new(options.contention),
+            locks: Locks::default(),
+            opens: Opens::default(),
+            layouts: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            arrivals: 0,
+            lock_waits: BTreeMap::new(),
+            last_lock_wait: 0,
+            quarantine: Quarantine::default(),
+            work: BTreeSet::new(),
+            recorded: RecordNumber(0),
+            received: RecordNumber(0),
+            held: BTreeMap::new(),
+        };
+        let view = Transaction::new(turn.store, Context { now: turn.date });
+        let grace_end = turn.now + options.grace;
+        for (id, row) in view.sessions()? {
+            coordinator.sessions.restore(grace_end, id, row, view.replies(id)?);
+            turn.out.push(Command::Register(id));
+        }
+        let sessions: BTreeSet<SessionId> =
+            coordinator.sessions.serving().map(|(id, _)| id).collect();
+        for number in view.quarantine_numbers()? {
+            coordinator.quarantine.restore(number, sessions.clone(), turn.out);
+        }
+        coordinator.work.insert(Work::Orphans(Ino(0)));
+        coordinator.work.insert(Work::ReservationsOfNobody);
+        turn.out.push(Command::Continue);
+        Ok(coordinator)
+    }
+
+    /// Takes an event.
+    ///
+    /// # Errors
+    /// The tree failed: the coordinator is to be dropped with it.
+    pub fn handle<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, event: Event) -> Result<()> {
+        match event {
+            Event::Begin { token, row } => self.begin(turn, token, row)?,
+            Event::Request(request) => self.request(turn, request)?,
+            Event::Renew(session) => drop(self.sessions.heard(turn.now, session)),
+            Event::Answered { session, ino, number, kept } => {
+                // From whoever it is: even a session that is ending may only give back.
+                self.sessions.heard(turn.now, session);
+                if self.leases.answered(session, ino, number, kept) {
+                    self.retry(turn)?;
+                }
+            }
+            Event::LayoutsReturned { session, number } => {
+                self.quarantine.returned(session, number, turn.out);
+            }
+            Event::Received(number) => self.received(turn, number),
+            Event::Durable(number) => self.quarantine.durable(number, turn.out),
+            Event::Fenced(session) => self.fenced(turn, session)?,
+            Event::Discarded(number) => {
+                self.work.insert(Work::Release(number));
+                turn.out.push(Command::Continue);
+            }
+            Event::End(session) => {
+                if self.sessions.end(session) {
+                    turn.out.push(Command::Fence(session));
+                }
+            }
+            Event::Reclaim { session, claim } => self.reclaim(turn, session, claim)?,
+            Event::Continue => self.work(turn)?,
+            Event::Tick => {}
+        }
+        self.expire(turn)?;
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+        Ok(())
+    }
+
+    /// When [`Event::Tick`] is needed at the latest.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Time> {
+        self.sessions.next_expiry()
+    }
+
+    fn begin<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        token: u64,
+        row: SessionRow,
+    ) -> Result<()> {
+        let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
+        let session = transaction.begin_session(&row)?;
+        let record = transaction.finish().record;
+        self.record(turn, record)?;
+        self.sessions.begin(turn.now, session, row);
+        turn.out.push(Command::Register(session));
+        self.tell(turn.out, Command::Begun(token, session));
+        Ok(())
+    }
+
+    fn request<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, request: Request) -> Result<()> {
+        let id = request.id;
+        if !self.sessions.heard(turn.now, id.session) {
+            turn.out.push(Command::NoSession(id));
+            return Ok(());
+        }
+        if self.sessions.state(id.session) == Some(SessionState::Reclaiming) {
+            turn.out.push(Command::ReclaimFirst(id));
+            return Ok(());
+        }
+        match self.sessions.check(id.session, id.slot, id.number) {
+            SlotCheck::Execute => {
+                self.arrivals += 1;
+                self.waiting.insert(self.arrivals, Waiting::new(request));
+                self.retry_one(turn, self.arrivals)
+            }
+            SlotCheck::Replay(bytes) => {
+                let reply = Answer::decode_reply(&bytes);
+                let reply = reply.unwrap_or(Reply::Refused(FsError::Unavailable));
+                // It may be the first time that it is sent, if the record is still on the way.
+                self.tell(turn.out, Command::Answer(id, Answer { reply, leases: Vec::new() }));
+                Ok(())
+            }
+            SlotCheck::Underway | SlotCheck::Old => Ok(()),
+            SlotCheck::Misordered | SlotCheck::NoSession => {
+                turn.out.push(Command::NoSession(id));
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a record and has it journaled.
+    fn record<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, record: Record) -> Result<()> {
+        if record.changes.is_empty() {
+            return Ok(());
+        }
+        turn.store.apply(&record.changes)?;
+        self.recorded = RecordNumber(self.recorded.0 + 1);
+        turn.out.push(Command::Journal(self.recorded, record));
+        Ok(())
+    }
+
+    /// Has something told once all records so far are received.
+    fn tell(&mut self, out: &mut Vec<Command>, command: Command) {
+        if self.received == self.recorded {
+            out.push(command);
+        } else {
+            self.held.entry(self.recorded).or_default().push(command);
+        }
+    }
+
+    fn received<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, number: RecordNumber) {
+        assert!(number <= self.recorded, "received what was never given out");
+        self.received = self.received.max(number);
+        let later = self.held.split_off(&RecordNumber(self.received.0 + 1));
+        for (_, commands) in std::mem::replace(&mut self.held, later) {
+            turn.out.extend(commands);
+        }
+    }
+
+    /// Ends sessions whose time is over, and the grace period with the last of them.
+    fn expire<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>) -> Result<()> {
+        let was_in_grace = self.sessions.in_grace();
+        for session in self.sessions.expire(turn.now) {
+            turn.out.push(Command::Fence(session));
+        }
+        if was_in_grace && !self.sessions.in_grace() {
+            self.retry(turn)?;
+            turn.out.push(Command::Continue);
+        }
+        Ok(())
+    }
+
+    fn reclaim<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        session: SessionId,
+        claim: Claim,
+    ) -> Result<()> {
+        if self.sessions.state(session) != Some(SessionState::Reclaiming)
+            || !self.sessions.heard(turn.now, session)
+        {
+            return Ok(());
+        }
+        let mut lease = None;
+        match claim {
+            Claim::Open(ino) => self.opens.open(session, ino),
+            Claim::Lease(ino, level) => lease = self.leases.reclaim(session, ino, level),
+            Claim::Lock(request) if request.owner.session == session => {
+                let mut held = Vec::new();
+                // Nobody else could get it: locks are given away only after the grace period.
+                let _ = self.locks.set(request, OnConflict::Fail, &mut held);
+            }
+            Claim::Lock(_) => {}
+            Claim::Done => {
+                self.sessions.reclaimed(turn.now, session);
+                if !self.sessions.in_grace() {
+                    self.retry(turn)?;
+                    turn.out.push(Command::Continue);
+                }
+            }
+        }
+        turn.out.push(Command::Claimed(session, claim, lease));
+        Ok(())
+    }
+
+    /// Panics if the coordinator contradicts itself.
+    ///
+    /// # Panics
+    /// If leases or locks are held that exclude each other, or something waits that nobody will
+    /// ever wake.
+    pub fn check_invariants(&self) {
+        self.leases.check_invariants();
+        self.locks.check_invariants();
+        assert!(self.received <= self.recorded);
+        for (number, commands) in &self.held {
+            assert!(*number > self.received && !commands.is_empty(), "{number:?} was received");
+        }
+        assert_eq!(self.lock_waits.len(), self.locks.waiting(), "waits without a client");
+    }
+
+    /// How many requests wait for recalls, space or the end of the grace period.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The leases, for status.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The locks, for status.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// The freed blocks that can't be given away yet.
+    pub fn quarantined(&self) -> impl Iterator<Item = QuarantineNumber> + '_ {
+        self.quarantine.numbers()
+    }
+}

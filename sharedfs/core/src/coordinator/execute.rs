@@ -1,0 +1,293 @@
+//! Doing one request: on the tree, or on the tables of leases and locks.
+
+use std::collections::BTreeSet;
+
+use super::ending::Work;
+use super::event::Command;
+use super::request::{Answer, Operation, Reply, Request};
+use super::{Coordinator, Turn};
+use crate::leases::{LeaseLevel, Need};
+use crate::locks::{Locked, OnConflict, WaitId};
+use crate::ops::Progress;
+use crate::tree::TreeStore;
+use crate::{Caller, Context, FsError, Ino, QuarantineNumber, Result, SessionId, Transaction};
+
+/// How far a request has come.
+pub(super) enum Executed {
+    /// It is done.
+    Replied(Reply),
+    /// A step of it is done.
+    Step(Progress),
+}
+
+impl Coordinator {
+    /// Does a request whose needs are met.
+    pub(super) fn execute<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        request: &Request,
+        needs: &[(Ino, Need)],
+    ) -> Result<Executed> {
+        if let Some(reply) = self.execute_on_tables(turn, request)? {
+            return Ok(Executed::Replied(reply));
+        }
+        let id = request.id;
+        let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
+        let open = |ino: Ino| self.opens.is_open(ino);
+        let (reply, progress) = run(&mut transaction, request, open)?;
+        if progress == Progress::Done && transaction.has_changes() {
+            let bytes = Answer::encode_reply(&reply);
+            transaction.record_reply(id.session, id.slot, id.number, bytes);
+        }
+        let outcome = transaction.finish();
+        self.record(turn, outcome.record)?;
+        if let Some(number) = outcome.freed {
+            let changed = needs.iter().filter(|(_, need)| *need == Need::Change);
+            let holders: BTreeSet<SessionId> = changed
+                .flat_map(|(ino, _)| self.layouts.get(ino).into_iter().flatten().copied())
+                .collect();
+            self.freed(turn, number, holders);
+        }
+        if progress == Progress::More {
+            return Ok(Executed::Step(Progress::More));
+        }
+        self.remember(turn, request, &reply);
+        Ok(Executed::Replied(reply))
+    }
+
+    /// Blocks were freed, which `holders` may still name. They are told behind the answers in which they
+    /// learned of them, or they would say that they name none and learn of them afterwards.
+    pub(super) fn freed<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        number: QuarantineNumber,
+        holders: BTreeSet<SessionId>,
+    ) {
+        let mut commands = Vec::new();
+        self.quarantine.freed(number, self.recorded, holders, &mut commands);
+        for command in commands {
+            self.tell(turn.out, command);
+        }
+    }
+
+    /// What the tables learn from a request that was done on the tree.
+    fn remember<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, request: &Request, reply: &Reply) {
+        let session = request.id.session;
+        match (&request.operation, reply) {
+            (Operation::Open { ino, .. }, _) => self.opens.open(session, *ino),
+            (Operation::Opendir { dir }, _) => self.opens.open(session, *dir),
+            (Operation::Create { .. }, Reply::Opened(opened)) => {
+                self.opens.open(session, opened.attributes.ino);
+            }
+            (
+                Operation::Read { ino, .. }
+                | Operation::Mappings { ino, .. }
+                | Operation::Commit { ino, .. },
+                _,
+            ) => drop(self.layouts.entry(*ino).or_default().insert(session)),
+            (_, Reply::Removed(Some(removed))) if removed.orphan => {
+                let ino = removed.attributes.ino;
+                if !self.opens.is_open(ino) {
+                    self.work.insert(Work::Reap(ino));
+                    turn.out.push(Command::Continue);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Does a request that isn't on the tree; `None` if it is.
+    fn execute_on_tables<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        request: &Request,
+    ) -> Result<Option<Reply>> {
+        let session = request.id.session;
+        let mut held = Vec::new();
+        let reply = match &request.operation {
+            Operation::Close { ino } => {
+                if self.opens.close(session, *ino) {
+                    self.closed(turn, session, *ino);
+                }
+                Reply::Done
+            }
+            Operation::Lease { ino, level } => {
+                let view = Transaction::new(turn.store, Context { now: turn.date });
+                view.getattr(*ino)?;
+                let level = (*level).min(LeaseLevel::Write);
+                Reply::Lease(self.leases.grant(turn.now, session, *ino, level))
+            }
+            Operation::Lock { request: lock, on_conflict } => {
+                if lock.owner.session != session {
+                    return Err(FsError::Invalid);
+                }
+                self.lock(session, lock, *on_conflict, &mut held)?
+            }
+            Operation::Unlock { place, owner, range } if owner.session == session => {
+                self.locks.unlock(*place, *owner, *range, &mut held);
+                Reply::Done
+            }
+            Operation::GetLock { request: lock } => Reply::Lock(self.locks.conflict(lock)),
+            Operation::CancelLock { wait } => {
+                let known = self.lock_waits.iter().find(|(_, of)| **of == (session, *wait));
+                let id = known.map(|(&id, _)| id);
+                let cancelled = id.is_some_and(|id| self.locks.cancel(id));
+                if let Some(id) = id {
+                    self.lock_waits.remove(&id);
+                }
+                Reply::Cancelled(cancelled)
+            }
+            Operation::EndOwner { ino, owner } if owner.session == session => {
+                self.locks.end_owner(*ino, *owner, &mut held);
+                self.forget_lock_waits();
+                Reply::Done
+            }
+            Operation::Unlock { .. } | Operation::EndOwner { .. } => return Err(FsError::Invalid),
+            _ => return Ok(None),
+        };
+        self.tell_locks(turn, held);
+        Ok(Some(reply))
+    }
+
+    fn lock(
+        &mut self,
+        session: SessionId,
+        lock: &crate::locks::LockRequest,
+        on_conflict: OnConflict,
+        held: &mut Vec<WaitId>,
+    ) -> Result<Reply> {
+        let id = WaitId(self.last_lock_wait + 1);
+        let (own, on_conflict) = match on_conflict {
+            OnConflict::Fail => (None, OnConflict::Fail),
+            OnConflict::Wait { wait, process } => {
+                (Some(wait), OnConflict::Wait { wait: id, process })
+            }
+        };
+        let locked = self.locks.set(*lock, on_conflict, held)?;
+        if let (Locked::Waiting, Some(wait)) = (locked, own) {
+            self.last_lock_wait = id.0;
+            self.lock_waits.insert(id, (session, wait));
+        }
+        Ok(Reply::Locked(locked))
+    }
+
+    /// Tells clients that locks they waited for are held.
+    pub(super) fn tell_locks<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, held: Vec<WaitId>) {
+        for id in held {
+            if let Some((session, wait)) = self.lock_waits.remove(&id) {
+                self.tell(turn.out, Command::LockHeld(session, wait));
+            }
+        }
+    }
+
+    /// Forgets waits that the table of locks has forgotten.
+    pub(super) fn forget_lock_waits(&mut self) {
+        let locks = &self.locks;
+        self.lock_waits.retain(|&id, _| locks.is_waiting(id));
+    }
+
+    /// A session has an inode open no more.
+    pub(super) fn closed<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        session: SessionId,
+        ino: Ino,
+    ) {
+        if let Some(holders) = self.layouts.get_mut(&ino) {
+            holders.remove(&session);
+            if holders.is_empty() {
+                self.layouts.remove(&ino);
+            }
+        }
+        if !self.opens.is_open(ino) {
+            self.work.insert(Work::Reap(ino));
+            turn.out.push(Command::Continue);
+        }
+    }
+}
+
+/// Does an operation on the tree.
+fn run(
+    t: &mut Transaction<'_>,
+    request: &Request,
+    open: impl Fn(Ino) -> bool,
+) -> Result<(Reply, Progress)> {
+    let (caller, session) = (&request.caller, request.id.session);
+    let reply = match &request.operation {
+        Operation::Lookup { dir, name } => Reply::Attributes(t.lookup(caller, *dir, name)?),
+        Operation::Parent { dir } => Reply::Attributes(t.parent(caller, *dir)?),
+        Operation::Getattr { ino } => Reply::Attributes(t.getattr(*ino)?),
+        Operation::Access { ino, access } => {
+            t.access(caller, *ino, *access)?;
+            Reply::Done
+        }
+        Operation::Open { ino, access } => Reply::Attributes(t.open(caller, *ino, *access)?),
+        Operation::Create { dir, name, modes, exclusive, access } => {
+            Reply::Opened(t.create(caller, *dir, name, *modes, *exclusive, *access)?)
+        }
+        Operation::Make { dir, name, make } => Reply::Attributes(t.make(caller, *dir, name, make)?),
+        Operation::Link { ino, dir, name } => Reply::Attributes(t.link(caller, *ino, *dir, name)?),
+        Operation::Unlink { dir, name } => {
+            Reply::Removed(Some(t.unlink(caller, *dir, name, open)?))
+        }
+        Operation::Rmdir { dir, name } => Reply::Removed(Some(t.rmdir(caller, *dir, name, open)?)),
+        Operation::Rename { from, to, mode } => {
+            let (from, to) = ((from.0, &from.1), (to.0, &to.1));
+            Reply::Removed(t.rename(caller, from, to, *mode, open)?)
+        }
+        Operation::Setattr { ino, set } => {
+            let (attributes, progress) = t.setattr(caller, *ino, set)?;
+            return Ok((Reply::Attributes(attributes), progress));
+        }
+        Operation::Readlink { ino } => Reply::Target(t.readlink(*ino)?),
+        Operation::Opendir { dir } => {
+            let (parent, bound) = t.opendir(caller, *dir)?;
+            Reply::Directory { parent, bound }
+        }
+        Operation::Readdir { dir, after, bound, limit, plus } => {
+            let limit = (*limit).clamp(1, 4096) as usize;
+            Reply::Page(t.readdir(*dir, *after, *bound, limit, *plus)?)
+        }
+        Operation::Getxattr { ino, name } => Reply::Value(t.getxattr(caller, *ino, name)?),
+        Operation::Listxattr { ino } => Reply::Names(t.listxattr(caller, *ino)?),
+        Operation::Setxattr { ino, name, value, mode } => {
+            t.setxattr(caller, *ino, name, value, *mode)?;
+            Reply::Done
+        }
+        Operation::Removexattr { ino, name } => {
+            t.removexattr(caller, *ino, name)?;
+            Reply::Done
+        }
+        Operation::Statfs => Reply::Statistics(t.statfs()?),
+        Operation::Read { ino, offset, length } => {
+            let (attributes, segments) = t.read(*ino, *offset, *length)?;
+            Reply::Segments(attributes, segments)
+        }
+        Operation::Mappings { ino, from, end } => {
+            Reply::Mappings(t.mappings(*ino, *from, *end, 1024)?)
+        }
+        Operation::Seek { ino, offset, seek } => Reply::Offset(t.seek(*ino, *offset, *seek)?),
+        Operation::Reserve { want, near } => Reply::Runs(t.reserve(session, *want, *near)?),
+        Operation::Commit { ino, commit } => Reply::Attributes(t.commit(session, *ino, commit)?),
+        _ => return run_on_space(t, caller, &request.operation),
+    };
+    Ok((reply, Progress::Done))
+}
+
+fn run_on_space(
+    t: &mut Transaction<'_>,
+    caller: &Caller,
+    operation: &Operation,
+) -> Result<(Reply, Progress)> {
+    let progress = match *operation {
+        Operation::Allocate { ino, range, keep_size, near } => {
+            t.allocate(caller, ino, range, keep_size, near)?
+        }
+        Operation::Punch { ino, range } => t.punch(caller, ino, range)?,
+        Operation::Zero { ino, range, keep_size, near } => {
+            t.zero(caller, ino, range, keep_size, near)?
+        }
+        _ => return Err(FsError::NotSupported),
+    };
+    Ok((Reply::Done, progress))
+}

@@ -1,0 +1,48 @@
+//! Which session has which inode open, and how many times.
+
+use std::collections::BTreeMap;
+
+use crate::{Ino, SessionId};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Opens {
+    by_ino: BTreeMap<Ino, BTreeMap<SessionId, u64>>,
+}
+
+impl Opens {
+    pub(super) fn open(&mut self, session: SessionId, ino: Ino) {
+        *self.by_ino.entry(ino).or_default().entry(session).or_default() += 1;
+    }
+
+    /// Closes once; whether the session has it open no more.
+    pub(super) fn close(&mut self, session: SessionId, ino: Ino) -> bool {
+        let Some(sessions) = self.by_ino.get_mut(&ino) else { return false };
+        let Some(count) = sessions.get_mut(&session) else { return false };
+        *count -= 1;
+        if *count > 0 {
+            return false;
+        }
+        sessions.remove(&session);
+        if sessions.is_empty() {
+            self.by_ino.remove(&ino);
+        }
+        true
+    }
+
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
+        self.by_ino.contains_key(&ino)
+    }
+
+    /// Closes all that a session has open; those inodes that nobody has open any more.
+    pub(super) fn end_session(&mut self, session: SessionId) -> Vec<Ino> {
+        let mut closed = Vec::new();
+        self.by_ino.retain(|&ino, sessions| {
+            let had = sessions.remove(&session).is_some();
+            if had && sessions.is_empty() {
+                closed.push(ino);
+            }
+            !sessions.is_empty()
+        });
+        closed
+    }
+}

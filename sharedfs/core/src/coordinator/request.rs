@@ -1,0 +1,256 @@
+//! What clients ask, and what they are answered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::file::{Commit, Mapping, Seek, Segment};
+use crate::leases::LeaseLevel;
+use crate::leases::LeaseNumber;
+use crate::locks::{
+    HeldLock, LockOwner, LockRange, LockRequest, LockSpace, Locked, OnConflict, WaitId,
+};
+use crate::ops::{
+    DirectoryPage, Make, Opened, Removed, RenameMode, SetAttributes, Statistics, XattrMode,
+};
+use crate::{
+    Access, Attributes, BlockAddress, Caller, Cookie, FileBlock, FsError, Ino, Mode, Name,
+    RequestNumber, Run, SessionId, SlotIndex,
+};
+
+/// Which request: the same in every try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId {
+    /// Whose.
+    pub session: SessionId,
+    /// In which slot.
+    pub slot: SlotIndex,
+    /// Which of that slot.
+    pub number: RequestNumber,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Which.
+    pub id: RequestId,
+    /// For whom.
+    pub caller: Caller,
+    /// What.
+    pub operation: Operation,
+    /// Leases that the client would like beside the answer. Nobody is asked to give any back for
+    /// them; [`Operation::Lease`] does that.
+    pub wanted: Vec<(Ino, LeaseLevel)>,
+}
+
+/// What is asked. The fields are those of the methods of [`crate::Transaction`] of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each stands with the method of its name")]
+pub enum Operation {
+    Lookup {
+        dir: Ino,
+        name: Name,
+    },
+    Parent {
+        dir: Ino,
+    },
+    Getattr {
+        ino: Ino,
+    },
+    Access {
+        ino: Ino,
+        access: Access,
+    },
+    /// Opens an inode: it is kept as long as the session has it open.
+    Open {
+        ino: Ino,
+        access: Access,
+    },
+    /// Opens or makes a file.
+    Create {
+        dir: Ino,
+        name: Name,
+        modes: (Mode, Mode),
+        exclusive: bool,
+        access: Access,
+    },
+    /// Closes what was opened once; its locks are freed by [`Operation::EndOwner`].
+    Close {
+        ino: Ino,
+    },
+    Make {
+        dir: Ino,
+        name: Name,
+        make: Make,
+    },
+    Link {
+        ino: Ino,
+        dir: Ino,
+        name: Name,
+    },
+    Unlink {
+        dir: Ino,
+        name: Name,
+    },
+    Rmdir {
+        dir: Ino,
+        name: Name,
+    },
+    Rename {
+        from: (Ino, Name),
+        to: (Ino, Name),
+        mode: RenameMode,
+    },
+    Setattr {
+        ino: Ino,
+        set: SetAttributes,
+    },
+    Readlink {
+        ino: Ino,
+    },
+    Opendir {
+        dir: Ino,
+    },
+    Readdir {
+        dir: Ino,
+        after: Cookie,
+        bound: Cookie,
+        limit: u32,
+        plus: bool,
+    },
+    Getxattr {
+        ino: Ino,
+        name: Vec<u8>,
+    },
+    Listxattr {
+        ino: Ino,
+    },
+    Setxattr {
+        ino: Ino,
+        name: Vec<u8>,
+        value: Vec<u8>,
+        mode: XattrMode,
+    },
+    Removexattr {
+        ino: Ino,
+        name: Vec<u8>,
+    },
+    Statfs,
+    /// Where bytes are. The answer is good until the layout is recalled.
+    Read {
+        ino: Ino,
+        offset: u64,
+        length: u64,
+    },
+    /// Which blocks a file has: a layout.
+    Mappings {
+        ino: Ino,
+        from: FileBlock,
+        end: FileBlock,
+    },
+    Seek {
+        ino: Ino,
+        offset: u64,
+        seek: Seek,
+    },
+    /// Blocks to write new data into.
+    Reserve {
+        want: u64,
+        near: BlockAddress,
+    },
+    Commit {
+        ino: Ino,
+        commit: Commit,
+    },
+    /// Allocate, punch and zero: the caller holds a lease to write, and has done what the plans ask.
+    Allocate {
+        ino: Ino,
+        range: (u64, u64),
+        keep_size: bool,
+        near: BlockAddress,
+    },
+    Punch {
+        ino: Ino,
+        range: (u64, u64),
+    },
+    Zero {
+        ino: Ino,
+        range: (u64, u64),
+        keep_size: bool,
+        near: BlockAddress,
+    },
+    /// A lease: whatever stands in its way is recalled first.
+    Lease {
+        ino: Ino,
+        level: LeaseLevel,
+    },
+    Lock {
+        request: LockRequest,
+        on_conflict: OnConflict,
+    },
+    Unlock {
+        place: (Ino, LockSpace),
+        owner: LockOwner,
+        range: LockRange,
+    },
+    GetLock {
+        request: LockRequest,
+    },
+    CancelLock {
+        wait: WaitId,
+    },
+    EndOwner {
+        ino: Ino,
+        owner: LockOwner,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each carries what the operation's method returns")]
+pub enum Reply {
+    Done,
+    Attributes(Attributes),
+    Opened(Opened),
+    Removed(Option<Removed>),
+    Target(Vec<u8>),
+    Directory {
+        parent: Ino,
+        bound: Cookie,
+    },
+    Page(DirectoryPage),
+    Value(Vec<u8>),
+    Names(Vec<Vec<u8>>),
+    Statistics(Statistics),
+    Segments(Attributes, Vec<Segment>),
+    Mappings(Vec<Mapping>),
+    Offset(u64),
+    Runs(Vec<Run>),
+    /// What the client holds of the inode now; less than it asked for if several hosts contend.
+    Lease(Option<(LeaseLevel, LeaseNumber)>),
+    Lock(Option<HeldLock>),
+    Locked(Locked),
+    Cancelled(bool),
+    Refused(FsError),
+}
+
+/// A reply with the leases that came with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The reply.
+    pub reply: Reply,
+    /// The leases that the client holds now, of those that it wanted.
+    pub leases: Vec<(Ino, LeaseLevel, LeaseNumber)>,
+}
+
+impl Answer {
+    /// The answer's bytes, for the reply cache: without leases, which end with the coordinator.
+    #[must_use]
+    pub(super) fn encode_reply(reply: &Reply) -> Vec<u8> {
+        postcard::to_stdvec(reply).expect("a reply is plain data")
+    }
+
+    /// Reads a reply from the reply cache.
+    #[must_use]
+    pub(super) fn decode_reply(bytes: &[u8]) -> Option<Reply> {
+        postcard::from_bytes(bytes).ok()
+    }
+}

@@ -1,0 +1,76 @@
+//! Sessions and their slots, as far as they must outlive the coordinator.
+
+use super::{Progress, STEP_ROWS};
+use crate::format::{Key, KeyRange, ReplyRow, SessionRow};
+use crate::transaction::damaged;
+use crate::{RequestNumber, Result, SessionId, SlotIndex, Transaction};
+
+impl Transaction<'_> {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn begin_session(&mut self, row: &SessionRow) -> Result<SessionId> {
+        let state = self.state_mut()?;
+        let session = state.next_session;
+        state.next_session = SessionId(session.0 + 1);
+        self.put(&Key::Session(session), row.encode());
+        Ok(session)
+    }
+
+    /// All sessions.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn sessions(&self) -> Result<Vec<(SessionId, SessionRow)>> {
+        let rows = self.scan(&KeyRange::sessions(), usize::MAX >> 8)?;
+        rows.iter()
+            .map(|(key, value)| match (Key::decode(key), SessionRow::decode(value)) {
+                (Some(Key::Session(session)), Some(row)) => Ok((session, row)),
+                _ => Err(damaged(&Key::Session(SessionId(0)))),
+            })
+            .collect()
+    }
+
+    /// Keeps a reply, in the same record as what it answers: after a failover a request that comes
+    /// again is answered as it was, and not done twice.
+    pub fn record_reply(
+        &mut self,
+        session: SessionId,
+        slot: SlotIndex,
+        number: RequestNumber,
+        reply: Vec<u8>,
+    ) {
+        let row = ReplyRow { number, reply };
+        self.put(&Key::Reply(session, slot), row.encode());
+    }
+
+    /// The last replies of a session, one a slot that was ever used.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn replies(&self, session: SessionId) -> Result<Vec<(SlotIndex, ReplyRow)>> {
+        let rows = self.scan(&KeyRange::replies(session), usize::MAX >> 8)?;
+        rows.iter()
+            .map(|(key, value)| match (Key::decode(key), ReplyRow::decode(value)) {
+                (Some(Key::Reply(_, slot)), Some(row)) => Ok((slot, row)),
+                _ => Err(damaged(&Key::Reply(session, SlotIndex(0)))),
+            })
+            .collect()
+    }
+
+    /// Ends a session that can't write any more: its reservations are free, its replies forgotten.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn end_session(&mut self, session: SessionId) -> Result<Progress> {
+        if self.end_reservations(session, STEP_ROWS)? {
+            return Ok(Progress::More);
+        }
+        for (slot, _) in self.replies(session)? {
+            self.delete(&Key::Reply(session, slot));
+        }
+        self.delete(&Key::Session(session));
+        Ok(Progress::Done)
+    }
+}

@@ -1,0 +1,464 @@
+//! A coordinator, its tree, and clients that do as they are told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mooring_sharedfs_core::coordinator::{
+    Answer, Claim, Command, Coordinator, Event, Operation, Options, RecordNumber, Reply, Request,
+    RequestId, Turn,
+};
+use mooring_sharedfs_core::file::{Commit, NewExtent};
+use mooring_sharedfs_core::format::{Key, SessionRow, StateRow};
+use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
+use mooring_sharedfs_core::locks::{
+    LockMode, LockOwner, LockRange, LockRequest, LockSpace, OnConflict,
+};
+use mooring_sharedfs_core::ops::{FormatOptions, Removed, format_volume};
+use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
+use mooring_sharedfs_core::{
+    Access, BlockAddress, Caller, FileBlock, Ino, Mode, Name, QuarantineNumber, RequestNumber,
+    SessionId, SlotIndex, Timestamp, check,
+};
+use mooring_terms::{Time, Version};
+
+const SLOT: SlotIndex = SlotIndex(0);
+pub const LEASE_MS: u64 = 1200;
+const DATA_FIRST: BlockAddress = BlockAddress(16);
+
+#[derive(Default)]
+struct Client {
+    number: u64,
+    last: Option<Request>,
+    reply: Option<Reply>,
+    leases: BTreeMap<Ino, (LeaseLevel, LeaseNumber)>,
+    recalls: Vec<Recall>,
+    returns: Vec<QuarantineNumber>,
+    lock_held: bool,
+    no_session: bool,
+    cut_off: bool,
+    slow: bool,
+    keeps_layouts: bool,
+}
+
+pub struct Cluster {
+    pub tree: MemoryTree,
+    coordinator: Coordinator,
+    now: Duration,
+    clients: BTreeMap<SessionId, Client>,
+    begun: BTreeMap<u64, SessionId>,
+    tokens: u64,
+    events: Vec<Event>,
+    /// Records that are not yet received, if they are held.
+    pub hold_journal: bool,
+    journaled: RecordNumber,
+    received: RecordNumber,
+    pub hold_fences: bool,
+    fences: Vec<SessionId>,
+    fenced: BTreeSet<SessionId>,
+    pub recalls: usize,
+}
+
+fn options() -> Options {
+    Options {
+        lease: Duration::from_millis(LEASE_MS),
+        grace: Duration::from_millis(1000),
+        contention: Duration::from_millis(500),
+    }
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let mut tree = MemoryTree::default();
+        let options_of_volume = FormatOptions {
+            data_first: DATA_FIRST,
+            capacity: 1000,
+            slice_blocks: 64,
+            root: (0, 0, Mode::new(0o777)),
+            now: Timestamp::default(),
+        };
+        let record = format_volume(&tree, &options_of_volume).unwrap();
+        tree.apply(&record.changes).unwrap();
+        let mut out = Vec::new();
+        let mut turn =
+            Turn { now: Time::ZERO, date: Timestamp::default(), store: &mut tree, out: &mut out };
+        let coordinator = Coordinator::open(options(), &mut turn).unwrap();
+        let mut cluster = Self {
+            tree,
+            coordinator,
+            now: Duration::ZERO,
+            clients: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            tokens: 0,
+            events: Vec::new(),
+            hold_journal: false,
+            journaled: RecordNumber(0),
+            received: RecordNumber(0),
+            hold_fences: false,
+            fences: Vec::new(),
+            fenced: BTreeSet::new(),
+            recalls: 0,
+        };
+        cluster.run(out);
+        cluster.deliver();
+        cluster
+    }
+
+    /// The coordinator's node is lost; another takes over what is in the tree.
+    pub fn fail_over(&mut self) {
+        self.now += Duration::from_millis(10);
+        self.events.clear();
+        self.fences.clear();
+        (self.journaled, self.received) = (RecordNumber(0), RecordNumber(0));
+        for client in self.clients.values_mut() {
+            client.leases.clear();
+            client.recalls.clear();
+            client.returns.clear();
+        }
+        let mut out = Vec::new();
+        let mut turn = Turn {
+            now: Time(self.now),
+            date: Timestamp::default(),
+            store: &mut self.tree,
+            out: &mut out,
+        };
+        self.coordinator = Coordinator::open(options(), &mut turn).unwrap();
+        self.run(out);
+        self.deliver();
+    }
+
+    fn handle(&mut self, event: Event) {
+        let date = Timestamp { seconds: self.now.as_millis() as i64, nanoseconds: 0 };
+        let mut out = Vec::new();
+        let mut turn = Turn { now: Time(self.now), date, store: &mut self.tree, out: &mut out };
+        self.coordinator.handle(&mut turn, event).unwrap();
+        self.run(out);
+    }
+
+    fn run(&mut self, out: Vec<Command>) {
+        for command in out {
+            match command {
+                Command::Journal(number, _) => self.journaled = number,
+                Command::Answer(id, answer) => self.answered(id, answer),
+                Command::NoSession(id) => {
+                    if let Some(client) = self.clients.get_mut(&id.session) {
+                        client.no_session = true;
+                    }
+                }
+                Command::Begun(token, session) => {
+                    self.begun.insert(token, session);
+                    self.clients.insert(session, Client::default());
+                }
+                Command::LockHeld(session, _) => self.client(session).lock_held = true,
+                Command::Recall(recall) => {
+                    assert_eq!(self.received, self.journaled, "it overtakes an answer");
+                    self.recalls += 1;
+                    self.client(recall.session).recalls.push(recall);
+                }
+                Command::ReturnLayouts(session, number) => {
+                    assert_eq!(self.received, self.journaled, "it overtakes an answer");
+                    self.client(session).returns.push(number);
+                }
+                Command::Register(session) => assert!(!self.fenced.contains(&session)),
+                Command::Fence(session) => self.fences.push(session),
+                Command::Discard(number) => self.events.push(Event::Discarded(number)),
+                Command::Continue => self.events.push(Event::Continue),
+                Command::ReclaimFirst(_) | Command::Claimed(..) | Command::Sync => {}
+                Command::Damaged(damage) => panic!("damaged: {damage:?}"),
+            }
+        }
+    }
+
+    fn answered(&mut self, id: RequestId, answer: Answer) {
+        assert_eq!(self.received, self.journaled, "told before it was received");
+        let client = self.client(id.session);
+        for (ino, level, number) in answer.leases {
+            client.leases.insert(ino, (level, number));
+        }
+        if let (Some(request), Reply::Lease(Some(lease))) = (&client.last, &answer.reply)
+            && let Operation::Lease { ino, .. } = request.operation
+        {
+            client.leases.insert(ino, *lease);
+        }
+        if client.number == id.number.0 {
+            client.reply = Some(answer.reply);
+        }
+    }
+
+    fn client(&mut self, session: SessionId) -> &mut Client {
+        self.clients.get_mut(&session).unwrap()
+    }
+
+    /// Lets everything happen that isn't held.
+    pub fn deliver(&mut self) {
+        loop {
+            if !self.hold_journal && self.received < self.journaled {
+                self.received = self.journaled;
+                self.handle(Event::Received(self.received));
+            } else if !self.hold_fences && !self.fences.is_empty() {
+                let session = self.fences.remove(0);
+                self.fenced.insert(session);
+                self.handle(Event::Fenced(session));
+            } else if let Some(session) = self.next_recall() {
+                self.answer_one(session);
+            } else if let Some(session) = self.next_return() {
+                self.return_one(session);
+            } else if !self.events.is_empty() {
+                let event = self.events.remove(0);
+                self.handle(event);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn next_recall(&self) -> Option<SessionId> {
+        let ready = |client: &Client| !client.slow && !client.cut_off && !client.recalls.is_empty();
+        self.clients.iter().find(|(_, client)| ready(client)).map(|(&session, _)| session)
+    }
+
+    fn next_return(&self) -> Option<SessionId> {
+        let ready = |client: &Client| {
+            !client.keeps_layouts && !client.cut_off && !client.returns.is_empty()
+        };
+        self.clients.iter().find(|(_, client)| ready(client)).map(|(&session, _)| session)
+    }
+
+    pub fn answer_one(&mut self, session: SessionId) {
+        let client = self.client(session);
+        let Recall { ino, keep, number, .. } = client.recalls.remove(0);
+        let Some(&(level, held)) = client.leases.get(&ino) else { return };
+        if held != number {
+            return;
+        }
+        let kept = level.min(keep);
+        if kept == LeaseLevel::None {
+            client.leases.remove(&ino);
+        } else {
+            client.leases.insert(ino, (kept, number));
+        }
+        self.handle(Event::Answered { session, ino, number, kept });
+    }
+
+    fn return_one(&mut self, session: SessionId) {
+        let number = self.client(session).returns.remove(0);
+        self.handle(Event::LayoutsReturned { session, number });
+    }
+
+    /// Asks for a session, and doesn't wait.
+    pub fn mount_later(&mut self) -> u64 {
+        self.tokens += 1;
+        let row = SessionRow { node: self.tokens, mount: self.tokens, slots: 2 };
+        self.handle(Event::Begin { token: self.tokens, row });
+        self.tokens
+    }
+
+    pub fn mount(&mut self) -> SessionId {
+        let token = self.mount_later();
+        self.deliver();
+        self.begun[&token]
+    }
+
+    pub fn is_mounted(&self, token: u64) -> bool {
+        self.begun.contains_key(&token)
+    }
+
+    pub fn ask(&mut self, session: SessionId, operation: Operation) {
+        self.ask_wanting(session, operation, &[]);
+    }
+
+    pub fn ask_wanting(
+        &mut self,
+        session: SessionId,
+        operation: Operation,
+        wanted: &[(Ino, LeaseLevel)],
+    ) {
+        let client = self.client(session);
+        client.number += 1;
+        client.reply = None;
+        let id = RequestId { session, slot: SLOT, number: RequestNumber(client.number) };
+        let request = Request { id, caller: Caller::ROOT, operation, wanted: wanted.to_vec() };
+        client.last = Some(request.clone());
+        if client.cut_off {
+            return;
+        }
+        self.handle(Event::Request(request));
+        self.deliver();
+    }
+
+    /// Sends the last request once more.
+    pub fn ask_again(&mut self, session: SessionId) {
+        let client = self.client(session);
+        client.reply = None;
+        let request = client.last.clone().unwrap();
+        self.handle(Event::Request(request));
+        self.deliver();
+    }
+
+    pub fn reply(&mut self, session: SessionId) -> Option<Reply> {
+        self.client(session).reply.clone()
+    }
+
+    pub fn lease(&self, session: SessionId, ino: Ino) -> LeaseLevel {
+        self.coordinator.leases().level(session, ino)
+    }
+
+    /// What the client believes that it holds.
+    pub fn believes(&self, session: SessionId, ino: Ino) -> LeaseLevel {
+        self.clients[&session].leases.get(&ino).map_or(LeaseLevel::None, |lease| lease.0)
+    }
+
+    pub fn slow_to_answer(&mut self, session: SessionId) {
+        self.client(session).slow = true;
+    }
+
+    pub fn answer_recalls(&mut self, session: SessionId) {
+        self.client(session).slow = false;
+        self.deliver();
+    }
+
+    pub fn has_recalls(&self, session: SessionId) -> bool {
+        !self.clients[&session].recalls.is_empty()
+    }
+
+    pub fn keeps_layouts(&mut self, session: SessionId) {
+        self.client(session).keeps_layouts = true;
+    }
+
+    pub fn return_layouts(&mut self, session: SessionId) {
+        self.client(session).keeps_layouts = false;
+        self.deliver();
+    }
+
+    pub fn cut_off(&mut self, session: SessionId) {
+        self.client(session).cut_off = true;
+    }
+
+    pub fn comes_back(&mut self, session: SessionId) {
+        self.client(session).cut_off = false;
+    }
+
+    pub fn was_refused_a_session(&mut self, session: SessionId) -> bool {
+        self.client(session).no_session
+    }
+
+    pub fn holds_lock(&mut self, session: SessionId) -> bool {
+        self.client(session).lock_held
+    }
+
+    /// Time passes in small steps, in which `renewing` are heard.
+    pub fn pass(&mut self, ms: u64, renewing: &[SessionId]) {
+        for _ in 0..ms.div_ceil(100) {
+            self.now += Duration::from_millis(100);
+            for &session in renewing {
+                self.handle(Event::Renew(session));
+            }
+            self.handle(Event::Tick);
+            self.deliver();
+        }
+    }
+
+    pub fn reclaim(&mut self, session: SessionId) {
+        self.reclaim_open(session, &[]);
+    }
+
+    pub fn reclaim_open(&mut self, session: SessionId, open: &[Ino]) {
+        for &ino in open {
+            self.handle(Event::Reclaim { session, claim: Claim::Open(ino) });
+        }
+        self.handle(Event::Reclaim { session, claim: Claim::Done });
+        self.deliver();
+    }
+
+    /// Everything that was given out becomes durable.
+    pub fn flush(&mut self) {
+        self.deliver();
+        self.handle(Event::Durable(self.received));
+        self.deliver();
+    }
+
+    pub fn free_blocks(&self) -> u64 {
+        let row = self.tree.get(&Key::State.encode()).unwrap().unwrap();
+        StateRow::decode(&row).unwrap().free
+    }
+
+    /// Writes `count` blocks of a file, as a client does.
+    pub fn write_blocks(&mut self, session: SessionId, ino: Ino, count: u64) {
+        self.ask(session, Operation::Reserve { want: count, near: DATA_FIRST });
+        let Some(Reply::Runs(runs)) = self.reply(session) else { panic!("no space") };
+        let mut commit = Commit { size_at_least: count * 4096, ..Commit::default() };
+        let mut block = FileBlock(0);
+        for run in runs {
+            commit.extents.push(NewExtent { block, run, version: Version::ZERO });
+            block = block.plus(run.count);
+        }
+        self.ask(session, Operation::Commit { ino, commit });
+        assert!(matches!(self.reply(session), Some(Reply::Attributes(_))));
+    }
+
+    pub fn assert_sound(&self) {
+        assert_eq!(check::check(&self.tree).unwrap(), []);
+        self.coordinator.check_invariants();
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.coordinator.waiting()
+    }
+}
+
+pub fn name(name: &str) -> Name {
+    Name::new(name.as_bytes()).unwrap()
+}
+
+/// Creates and opens a file in the root.
+pub fn file(of: &str) -> Operation {
+    Operation::Create {
+        dir: Ino::ROOT,
+        name: name(of),
+        modes: (Mode::new(0o644), Mode::new(0o022)),
+        exclusive: true,
+        access: Access::READ.and(Access::WRITE),
+    }
+}
+
+/// A small file's contents.
+pub fn commit(ino: Ino, bytes: &[u8]) -> Operation {
+    let commit = Commit {
+        inline: Some(bytes.to_vec()),
+        size_at_least: bytes.len() as u64,
+        ..Commit::default()
+    };
+    Operation::Commit { ino, commit }
+}
+
+pub fn lock_request(
+    session: SessionId,
+    ino: Ino,
+    mode: LockMode,
+    on_conflict: OnConflict,
+) -> Operation {
+    let owner = LockOwner { session, owner: 1 };
+    let range = LockRange::ALL;
+    let request = LockRequest { ino, owner, space: LockSpace::Range, mode, range, pid: 1 };
+    Operation::Lock { request, on_conflict }
+}
+
+pub fn created(reply: Option<Reply>) -> Ino {
+    match reply {
+        Some(Reply::Opened(opened)) => opened.attributes.ino,
+        other => panic!("not created: {other:?}"),
+    }
+}
+
+pub fn removed(reply: Option<Reply>) -> Removed {
+    match reply {
+        Some(Reply::Removed(Some(removed))) => removed,
+        other => panic!("not removed: {other:?}"),
+    }
+}
+
+pub fn granted(reply: Option<Reply>) -> LeaseLevel {
+    match reply {
+        Some(Reply::Lease(Some((level, _)))) => level,
+        other => panic!("not granted: {other:?}"),
+    }
+}
