@@ -17,4 +17,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 
 /// Seeds that fail today and whose cause is not settled, with what they break: test runs leave them
 /// out and say so, a soak does not. Each must leave this list by being understood.
-pub const OPEN: &[(u64, &str)] = &[];
+pub const OPEN: &[(u64, &str)] = &[
+    (11_850, "a secondary is taken for stuck without a fault in the seconds before"),
+    (11_900, "a secondary is taken for silent right after another replica was placed"),
+];
