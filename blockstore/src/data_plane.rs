@@ -20,7 +20,7 @@ use mooring_replication::{
     Refusal, Reply, ReplyMessage, Request, RequestId, RequestMessage, Role,
 };
 use mooring_terms::{
-    AttachmentEpoch, Epoch, NodeId, PoolId, Sequence, SliceId, SliceIndex, VolumeId,
+    AttachmentEpoch, BlockRange, Epoch, NodeId, PoolId, Sequence, SliceId, SliceIndex, VolumeId,
 };
 use mooring_transport::{Channel, Handler, StreamId as TransportStream, Transport};
 
@@ -28,7 +28,7 @@ use crate::beacon::BeaconBoard;
 use crate::errands::{self, Cover};
 use crate::event_log::EventLog;
 use crate::pool::Pool;
-use crate::slice::{Slice, SlicePorts};
+use crate::slice::{Run, Slice, SlicePorts};
 use crate::timers::{Due, Timers};
 use crate::volume::{Volume, VolumePorts};
 use crate::wire::{ClientHello, Envelope};
@@ -425,6 +425,10 @@ impl VolumePorts for DataPlane {
         } else if let Some((slice, event)) = self.local_request(self.me, message) {
             slice.deliver(event);
         }
+    }
+
+    fn holes(&self, slice: SliceId, range: BlockRange) -> Option<Vec<Run>> {
+        self.slice(slice)?.holes(range)
     }
 
     fn query_config(&self, volume: VolumeId, slice: SliceIndex) {

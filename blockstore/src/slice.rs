@@ -12,6 +12,8 @@
 //! a replica whose disk hangs can still be heard: it resigns. A `Vouch` has taken effect before the
 //! next command is run.
 
+mod holes;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -30,6 +32,8 @@ use crate::errands::{self, Cover};
 use crate::pool::Pool;
 use crate::serial::Serial;
 use crate::timers::Timers;
+
+pub use holes::Run;
 
 /// What a slice needs of its node.
 pub trait SlicePorts: Send + Sync {

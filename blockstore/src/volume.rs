@@ -14,18 +14,24 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use mooring_device::{BlockIo, Done, IoError as DeviceError, ReadDone};
+use mooring_device::{
+    BlockIo, Done, Extent as DeviceExtent, IoError as DeviceError, ReadDone, StatusDone,
+};
 use mooring_replication::{
     ClientCommand, ClientEvent, ClientId, Io, IoError, IoId, ReadPart, ReplyMessage,
     RequestMessage, StreamId, VolumeBlock, VolumeClient, VolumeRange,
 };
-use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, Data, NodeId, SliceIndex, VolumeId};
+use mooring_terms::{
+    AttachmentEpoch, BLOCK_SIZE, BlockIndex, BlockRange, Data, NodeId, SliceId, SliceIndex,
+    VolumeId,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::errands::{self, Cover};
 use crate::serial::Serial;
+use crate::slice::Run;
 use crate::timers::Timers;
 
 /// What a volume needs of its node.
@@ -35,6 +41,9 @@ pub trait VolumePorts: Send + Sync {
     fn connect(&self, volume: &Arc<Volume>, node: NodeId);
     /// Sends a request.
     fn request(&self, node: NodeId, message: RequestMessage);
+    /// What of a slice are holes, as [`Slice::holes`](crate::slice::Slice::holes) tells; `None` where
+    /// this node has no replica that can.
+    fn holes(&self, slice: SliceId, range: BlockRange) -> Option<Vec<Run>>;
     /// Reads a slice's configuration linearizably; it comes back by [`Volume::configured`].
     fn query_config(&self, volume: VolumeId, slice: SliceIndex);
 }
@@ -72,6 +81,7 @@ pub struct Volume {
     client: ClientId,
     epoch: AttachmentEpoch,
     read_only: bool,
+    slice_blocks: u64,
     serial: Serial<VolumeClient, ClientCommand>,
     /// I/Os that wait for their answer.
     waiting: DashMap<IoId, Mutex<Waiting>>,
@@ -108,6 +118,8 @@ pub struct VolumeParts {
     pub read_only: bool,
     /// Its size.
     pub size_bytes: u64,
+    /// The size of its slices.
+    pub slice_blocks: u64,
     /// The number of its first stream: above those of every daemon that had this client before.
     pub first_stream: u64,
     /// The client core.
@@ -136,6 +148,7 @@ impl Volume {
             client: parts.client,
             epoch: parts.epoch,
             read_only: parts.read_only,
+            slice_blocks: parts.slice_blocks.max(1),
             serial: Serial::new(parts.core),
             waiting: DashMap::new(),
             next_io: AtomicU64::new(1),
@@ -376,6 +389,20 @@ impl Volume {
         VolumeRange { first: VolumeBlock(offset / block), count: length / block }
     }
 
+    /// The holes of the slice at `offset`, if its primary is here: its store can be asked. Elsewhere it
+    /// would take a request of its own.
+    fn holes(&self, offset: u64, length: u64) -> Option<Vec<DeviceExtent>> {
+        let block = BLOCK_SIZE as u64;
+        let (first, count) = (offset / block, length / block);
+        let index = SliceIndex(u32::try_from(first / self.slice_blocks).ok()?);
+        let first = first % self.slice_blocks;
+        let range = BlockRange::new(BlockIndex(first), count.min(self.slice_blocks - first));
+        let slice = SliceId { volume: self.id, index };
+        let runs = self.ports.upgrade()?.holes(slice, range)?;
+        let extent = |run: &Run| DeviceExtent { length: run.blocks * block, hole: run.hole };
+        Some(runs.iter().map(extent).collect())
+    }
+
     fn refusal(&self) -> Option<DeviceError> {
         if self.broken.load(Ordering::Acquire) {
             Some(DeviceError::Fenced)
@@ -415,6 +442,14 @@ impl BlockIo for Volume {
         }
         let io = Io::Discard { range: Self::range(offset, length), fua: false };
         self.submit(io, Waiting::Other(done));
+    }
+
+    fn status(&self, offset: u64, length: u64, done: StatusDone) {
+        if self.broken.load(Ordering::Acquire) {
+            return done(Err(DeviceError::Fenced));
+        }
+        let unknown = || vec![DeviceExtent { length, hole: false }];
+        done(Ok(self.holes(offset, length).unwrap_or_else(unknown)));
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, done: Done) {

@@ -2,21 +2,27 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::DeviceError;
+use crate::holder::HolderClient;
+use crate::{BlockIo, DeviceError};
 
-/// A block device of this machine that serves one volume.
+/// What programs of this machine reach one volume through.
 ///
 /// Dropping a `Device` detaches nothing: it only ends with its process, and the next process
 /// resumes it.
 pub trait Device: Send + Sync {
-    /// The block device's node, such as `/dev/loop3`.
-    fn path(&self) -> &Path;
+    /// The block device's node, such as `/dev/loop3`; `None` where there is no block device, so that
+    /// nothing can be mounted from it.
+    fn block_device(&self) -> Option<&Path>;
+
+    /// What a person gives to a program that is to use it: the block device's path, or a URI.
+    fn address(&self) -> String;
 
     /// The interface it is made with.
     fn kind(&self) -> DeviceKind;
 
-    /// The size that the block device has now, in bytes.
+    /// The size that its users see now, in bytes.
     fn size_bytes(&self) -> u64;
 
     /// Whether it serves I/O. It no longer does once it was failed or detached, or when the kernel's
@@ -29,10 +35,10 @@ pub trait Device: Send + Sync {
     /// [`DeviceError::System`] if the kernel refuses, [`DeviceError::Gone`] after a detach.
     fn grow(&self) -> Result<u64, DeviceError>;
 
-    /// Takes the block device away. Once detached, detaching again does nothing.
+    /// Takes the device away. Once detached, detaching again does nothing.
     ///
     /// # Errors
-    /// [`DeviceError::Busy`] while it is mounted or open; it goes on working then.
+    /// [`DeviceError::Busy`] while it is mounted, open or connected to; it goes on working then.
     fn detach(&self) -> Result<(), DeviceError>;
 
     /// Turns the device to errors for good: what waits and what comes later gets EIO at once.
@@ -49,19 +55,101 @@ pub trait Device: Send + Sync {
     /// [`DeviceError::System`] if something is left that the next sweep must take away.
     fn detach_forced(&self) -> Result<(), DeviceError>;
 
+    /// Gives it to another holder, where the one that it was kept by has ended: from then on it
+    /// survives this process again. Says whether it was given; not if that holder has it already.
+    ///
+    /// # Errors
+    /// [`DeviceError::Gone`] if there is nothing left to be kept; [`DeviceError::Holder`] if the
+    /// holder refuses.
+    fn keep_with(&self, holder: &Arc<HolderClient>) -> Result<bool, DeviceError>;
+
     /// What it has done so far.
     fn stats(&self) -> DeviceStats;
 }
 
-/// Interfaces that a block device can be made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Makes devices of one kind, and takes them back after a restart of the daemon.
+///
+/// The kernel's NBD client will be one of these on top of the one for [`DeviceKind::Nbd`], ublk one
+/// of its own: each keeps its descriptors with the holder, under names that no other kind has.
+pub trait DeviceHost: Send + Sync {
+    /// What it makes.
+    fn kind(&self) -> DeviceKind;
+
+    /// Keeps devices that it makes from now on with another holder, where the one before has ended.
+    fn change_holder(&self, holder: Arc<HolderClient>);
+
+    /// Makes a device that serves `io`; `note` is what [`DeviceHost::held`] is to give back after a
+    /// restart, up to 8 KiB.
+    ///
+    /// # Errors
+    /// [`DeviceError::AlreadyAttached`] if there is one of this name; [`DeviceError::Unsupported`] if
+    /// the kernel lacks what it takes. Nothing is left behind.
+    fn attach(
+        &self,
+        name: &str,
+        io: Arc<dyn BlockIo>,
+        read_only: bool,
+        note: Vec<u8>,
+    ) -> Result<Arc<dyn Device>, DeviceError>;
+
+    /// Names of the devices of this kind that the holder has, each with its note; those of other live
+    /// processes are left out. Taking a note makes this process the device's owner.
+    ///
+    /// # Errors
+    /// [`DeviceError::Holder`] if the holder can't be reached.
+    fn held(&self) -> Result<Vec<(String, Vec<u8>)>, DeviceError>;
+
+    /// Serves on a device that a dead process has left. See [`BlockIo`] for what `io` must promise.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHeld`] if the holder doesn't know it, [`DeviceError::Owned`] while another
+    /// process serves it, [`DeviceError::Gone`] if it is beyond saving: then
+    /// [`DeviceHost::abandon`] takes away what is left.
+    fn resume(&self, name: &str, io: Arc<dyn BlockIo>) -> Result<Arc<dyn Device>, DeviceError>;
+
+    /// Takes away a device that nobody is to serve any more: whoever waits for it gets an error.
+    /// Returns whether it is still open somewhere.
+    ///
+    /// # Errors
+    /// [`DeviceError::Owned`] while another process serves it.
+    fn abandon(&self, name: &str) -> Result<bool, DeviceError>;
+
+    /// Cleans what a crash has left that no holder keeps. Devices that the holder has are left alone.
+    ///
+    /// # Errors
+    /// If what there is can't be listed. What fails for one device only is in [`Swept::failed`].
+    fn sweep(&self) -> Result<Swept, DeviceError>;
+}
+
+/// What [`DeviceHost::sweep`] found and did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Names of devices that were left behind and are gone now.
+    pub cleaned: Vec<String>,
+    /// Names of devices that are still open somewhere: they give errors, and go when their last user
+    /// closes them.
+    pub lingering: Vec<String>,
+    /// What could not be cleaned, and why.
+    pub failed: Vec<(String, DeviceError)>,
+}
+
+/// Interfaces that a device can be made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceKind {
     /// A loop device over a file of our own FUSE file system.
     Loop,
-    /// The kernel's NBD client on our NBD server.
+    /// A socket of our NBD server, without a block device.
     Nbd,
     /// A ublk device.
     Ublk,
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), DeviceError> {
+    let fits = !name.is_empty() && name.len() <= 200 && !name.starts_with('.');
+    if fits && !name.contains(['/', '\0', '\n']) {
+        return Ok(());
+    }
+    Err(DeviceError::Name { name: name.to_owned() })
 }
 
 impl fmt::Display for DeviceKind {

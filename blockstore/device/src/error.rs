@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mooring_terms::ErrorKind;
 
-use crate::loopdev::User;
+use crate::user::User;
 
 /// Every error of this crate but those of single I/O requests ([`IoError`](crate::IoError)).
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,19 @@ pub type ReadDone = Box<dyn FnOnce(Result<Vec<Bytes>, IoError>) + Send>;
 /// Takes the answer to everything else.
 pub type Done = Box<dyn FnOnce(Result<(), IoError>) + Send>;
 
+/// Takes the answer to a question for the status of blocks: runs that follow each other from the
+/// offset asked for on, at least one, not longer together than what was asked for.
+pub type StatusDone = Box<dyn FnOnce(Result<Vec<Extent>, IoError>) + Send>;
+
+/// A run of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its length in bytes, a multiple of 4096 and not zero.
+    pub length: u64,
+    /// Whether it occupies nothing, and reads as zeros. Nothing is promised of other runs.
+    pub hole: bool,
+}
+
 /// What a device serves I/O from; a volume implements it.
 ///
 /// Offsets and lengths are multiples of 4096 and lie inside [`BlockIo::size_bytes`]; a length is
@@ -44,6 +57,12 @@ pub trait BlockIo: Send + Sync {
     fn discard(&self, offset: u64, length: u64, done: Done);
     /// Makes a range read as zeros; the space may stay allocated.
     fn write_zeroes(&self, offset: u64, length: u64, done: Done);
+    /// Says what of a range are holes. No change of the range is under way meanwhile. Whoever can't
+    /// tell says that there are none.
+    fn status(&self, offset: u64, length: u64, done: StatusDone) {
+        let _ = offset;
+        done(Ok(vec![Extent { length, hole: false }]));
+    }
 }
 
 /// Why a request failed.

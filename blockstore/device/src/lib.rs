@@ -65,8 +65,11 @@ pub mod fuse;
 pub mod holder;
 mod io;
 mod loopdev;
+pub mod nbd;
+mod user;
 
-pub use device::{Device, DeviceKind, DeviceStats};
+pub use device::{Device, DeviceHost, DeviceKind, DeviceStats, Swept};
 pub use error::DeviceError;
-pub use io::{BlockIo, Done, IoError, ReadDone};
-pub use loopdev::{Handover, LoopDevice, LoopHost, LoopOptions, Swept, User};
+pub use io::{BlockIo, Done, Extent, IoError, ReadDone, StatusDone};
+pub use loopdev::{Handover, LoopDevice, LoopHost, LoopOptions};
+pub use user::User;

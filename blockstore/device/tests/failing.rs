@@ -286,7 +286,7 @@ fn a_holder_that_died_is_replaced() {
     write();
     let next = place.holder();
     assert!(device.is_serving());
-    device.keep_with(&next).expect("the next one keeps it");
+    assert!(device.keep_with(&next).expect("the next one keeps it"));
     assert_eq!(next.list().expect("it answers").len(), 1);
     assert_eq!(next.take("vol").expect("it is ours").fds.len(), 2);
     write();

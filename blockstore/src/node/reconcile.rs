@@ -13,6 +13,7 @@ use mooring_replication::{Opened, Replica};
 use mooring_terms::{NodeId, SliceId, VolumeId};
 
 use super::pools::OpenPool;
+use super::volumes::is_over;
 use super::{ANNOUNCE_PAUSE, Node, config_events};
 use crate::pool::Pool;
 use crate::pool_store;
@@ -200,11 +201,9 @@ impl Node {
 
     fn volume_changed(&self, id: VolumeId, row: Option<&VolumeRow>) {
         let Some(volume) = self.plane.volume(id) else { return };
-        let held = row.and_then(|row| row.attachment);
-        let still_ours =
-            held.is_some_and(|held| held.node == self.id && held.epoch == volume.epoch());
         match row {
-            Some(row) if still_ours => volume.resized(row.spec.size),
+            // After a restart the configuration here lags behind: what it doesn't know to be over isn't.
+            Some(row) if !is_over(row, volume.epoch()) => volume.resized(row.spec.size),
             // Ended by force, taken over, or the volume is gone: nothing more goes through here.
             _ => {
                 // After an accepted loss it learns that first.

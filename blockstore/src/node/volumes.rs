@@ -49,6 +49,7 @@ impl Node {
             epoch: open.epoch,
             read_only: open.read_only,
             size_bytes: row.spec.size,
+            slice_blocks: row.spec.slice_blocks,
             // A later daemon's streams supersede an earlier one's, whatever node they go to.
             first_stream: self.boot.0 << 32,
             core: VolumeClient::new(options),
@@ -139,7 +140,7 @@ impl Node {
 }
 
 /// A configuration that lags behind may not know the attachment yet; then it is not over.
-fn is_over(row: &mooring_config::Volume, epoch: AttachmentEpoch) -> bool {
+pub(super) fn is_over(row: &mooring_config::Volume, epoch: AttachmentEpoch) -> bool {
     let held = row.attachment.is_some_and(|held| held.epoch == epoch);
     row.last_attachment > epoch || (row.last_attachment == epoch && !held)
 }

@@ -269,6 +269,7 @@ impl RigNode {
             epoch,
             read_only: false,
             size_bytes: (1 << 20) * BLOCK_SIZE as u64,
+            slice_blocks: u64::MAX,
             first_stream: 1 << 32,
             core: VolumeClient::new(options),
         };

@@ -7,7 +7,7 @@ use crate::name::{NodeName, VolumeName};
 use crate::timestamp::Timestamp;
 use crate::volume::FileSystem;
 
-/// How a volume becomes a block device.
+/// How a volume is reached by programs of the node that it is attached to.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -15,7 +15,8 @@ use crate::volume::FileSystem;
 pub enum Backend {
     /// The kernel's user-space block driver.
     Ublk,
-    /// The kernel's NBD client on the daemon's NBD server.
+    /// A socket of the daemon's NBD server, for programs that speak NBD: there is no block device, and
+    /// nothing to mount.
     Nbd,
     /// A loop device over a FUSE file; works everywhere.
     Loop,
@@ -56,7 +57,8 @@ pub enum AttachmentState {
     Serving,
     /// It holds I/O until the volume comes back.
     Waiting,
-    /// A newer attachment exists, or it was detached by force: every I/O fails.
+    /// A newer attachment exists, it was detached by force, or its device was aborted: every I/O
+    /// fails.
     Fenced,
 }
 
@@ -71,7 +73,7 @@ pub struct Attachment {
     pub epoch: u64,
     /// What its device does with I/O; none if the node can't be asked.
     pub state: Option<AttachmentState>,
-    /// The device's path on that node; none while there is none, or if the node can't be asked.
+    /// The device on that node, a path or (for NBD) a URI; none while there is none, or if the node can't be asked.
     pub device: Option<String>,
     /// How the device is made.
     pub backend: Option<Backend>,

@@ -54,8 +54,8 @@ pub use size::{ByteSize, ByteSizeError};
 pub use slice::{Replica, Resync, ResyncPhase, Role, Slice, Version};
 pub use span::{Span, SpanError};
 pub use status::{
-    ClusterStatus, Counts, Health, LocalNode, Reason, Status, TransportKind, TransportStatus,
-    VoterStatus,
+    ClusterStatus, Counts, Health, LocalNode, NbdStatus, Reason, Status, TransportKind,
+    TransportStatus, VoterStatus,
 };
 pub use task::{ProgressUnit, Task, TaskId, TaskKind, TaskState};
 pub use timestamp::Timestamp;

@@ -48,8 +48,11 @@ pub struct Status {
     pub cluster: Option<ClusterStatus>,
     /// How records travel between nodes.
     pub transport: TransportStatus,
-    /// The kinds of block device that this node can offer, best first.
+    /// The kinds of device that this node can offer, best first.
     pub backends: Vec<BackendStatus>,
+    /// Where this node speaks NBD over TCP; none if it doesn't.
+    #[serde(default)]
+    pub nbd: Option<NbdStatus>,
 }
 
 /// The node that answers.
@@ -140,6 +143,15 @@ pub enum TransportKind {
     Tls,
     /// ZeroMQ, for networks that are trusted and encrypted by other means.
     Zeromq,
+}
+
+/// NBD over TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NbdStatus {
+    /// Where, `IP:PORT`.
+    pub address: String,
+    /// Whether clients are authenticated, and what they read and write encrypted.
+    pub protected: bool,
 }
 
 /// The transport in use, and whether it protects what it carries.

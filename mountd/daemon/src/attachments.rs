@@ -25,12 +25,13 @@ use std::sync::atomic::AtomicBool;
 use blockstore::{About, Node, OpenVolume, Severity, Volume};
 use mooring_config::{AttachMode, Command};
 use mooring_device::holder::HolderClient;
-use mooring_device::{Device, DeviceError, LoopDevice, LoopHost, LoopOptions};
+use mooring_device::{BlockIo, Device, DeviceError};
 use mooring_terms::{AttachmentEpoch, VolumeId};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::error::DaemonError;
+use crate::device_hosts::DeviceHosts;
+use crate::error::{DaemonError, InvalidRequest};
 use note::Note;
 
 pub use grant::GrantRequest;
@@ -38,7 +39,7 @@ pub use grant::GrantRequest;
 /// The attached volumes of this node.
 pub struct Attachments {
     node: Arc<Node>,
-    host: LoopHost,
+    hosts: DeviceHosts,
     table: Mutex<BTreeMap<VolumeId, Arc<Attached>>>,
     /// One attach or detach of a volume at a time.
     turns: Mutex<BTreeMap<VolumeId, Arc<AsyncMutex<()>>>>,
@@ -50,8 +51,8 @@ pub struct Attached {
     pub name: String,
     /// The client of the block store.
     pub volume: Arc<Volume>,
-    /// The block device.
-    pub device: Arc<LoopDevice>,
+    /// The device.
+    pub device: Arc<dyn Device>,
     /// Whether it is attached for a mount alone, and goes when that goes.
     pub for_mount: bool,
     /// Whether it has been seen mounted: from then on the end of its last mount is noticed.
@@ -62,22 +63,32 @@ pub struct Attached {
 
 impl Attached {
     /// The block device's path.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        self.device.path().to_owned()
+    ///
+    /// # Errors
+    /// If it is attached as something else, which can't be mounted.
+    pub fn block_device(&self) -> Result<PathBuf, DaemonError> {
+        self.device.block_device().map(ToOwned::to_owned).ok_or_else(|| {
+            DaemonError::NoBlockDevice { volume: self.name.clone(), kind: self.device.kind() }
+        })
     }
 }
 
 impl Attachments {
-    /// No attachments yet; devices are made in `host`.
+    /// No attachments yet; devices are made by `hosts`.
     #[must_use]
-    pub fn new(node: Arc<Node>, host: LoopHost) -> Arc<Self> {
+    pub fn new(node: Arc<Node>, hosts: DeviceHosts) -> Arc<Self> {
         Arc::new(Self {
             node,
-            host,
+            hosts,
             table: Mutex::new(BTreeMap::new()),
             turns: Mutex::new(BTreeMap::new()),
         })
+    }
+
+    /// The kinds of device that volumes can be attached as.
+    #[must_use]
+    pub fn hosts(&self) -> &DeviceHosts {
+        &self.hosts
     }
 
     /// Every attached volume.
@@ -95,11 +106,11 @@ impl Attachments {
     /// Gives every device to another holder, in place of one that has ended. Says how many it has
     /// now, and which it could not be given.
     pub fn change_holder(&self, holder: &Arc<HolderClient>) -> (usize, Vec<(String, DeviceError)>) {
-        self.host.change_holder(Arc::clone(holder));
+        self.hosts.change_holder(holder);
         let mut kept = 0;
         let mut lost = Vec::new();
         for attached in self.all() {
-            match self.host.keep(&attached.device) {
+            match self.hosts.keep(&*attached.device) {
                 Ok(_) => kept += 1,
                 Err(error) => lost.push((attached.name.clone(), error)),
             }
@@ -140,7 +151,15 @@ impl Attachments {
             if attached.volume.is_read_only() != (request.mode == AttachMode::ReadOnly) {
                 return Err(DaemonError::AttachedOtherwise { volume: attached.name.clone() });
             }
+            let kind = attached.device.kind();
+            if request.kind.is_some_and(|asked| asked != kind) {
+                return Err(DaemonError::AttachedAs { volume: attached.name.clone(), kind });
+            }
             return Ok(attached);
+        }
+        if self.hosts.find(request.kind).is_none() {
+            let kind = request.kind.map(|kind| kind.to_string()).unwrap_or_default();
+            return Err(DaemonError::Invalid(InvalidRequest::Backend(kind)));
         }
         let (name, epoch) = self.grant(&request).await?;
         let result = self.open(&request, &name, epoch, for_mount).await;
@@ -175,7 +194,7 @@ impl Attachments {
             since_ms: blockstore::unix_ms(),
         };
         let made = match self.sealed(&volume, name).await {
-            Ok(()) => self.make_device(name, &volume, &note).await,
+            Ok(()) => self.make_device(request, name, &volume, &note).await,
             Err(error) => Err(error),
         };
         match made {
@@ -192,35 +211,39 @@ impl Attachments {
 
     async fn make_device(
         &self,
+        request: &GrantRequest,
         name: &str,
         volume: &Arc<Volume>,
         note: &Note,
-    ) -> Result<LoopDevice, DaemonError> {
-        let host = self.host.clone();
-        let io = Arc::clone(volume);
-        let options = LoopOptions { note: note.encode(), ..LoopOptions::default() };
-        let name = name.to_owned();
-        blocking(move || host.attach(&name, io, &options)).await?.map_err(DaemonError::Device)
+    ) -> Result<Arc<dyn Device>, DaemonError> {
+        let kind = request.kind.map(|kind| kind.to_string()).unwrap_or_default();
+        let unknown = DaemonError::Invalid(InvalidRequest::Backend(kind));
+        let host = self.hosts.find(request.kind).ok_or(unknown)?;
+        let io: Arc<dyn BlockIo> = Arc::clone(volume) as _;
+        let (name, read_only, note) = (name.to_owned(), note.read_only, note.encode());
+        blocking(move || host.attach(&name, io, read_only, note))
+            .await?
+            .map_err(DaemonError::Device)
     }
 
     fn register(
         self: &Arc<Self>,
         name: &str,
         volume: Arc<Volume>,
-        device: LoopDevice,
+        device: Arc<dyn Device>,
         note: &Note,
     ) -> Arc<Attached> {
         let attached = Arc::new(Attached {
             name: name.to_owned(),
             volume,
-            device: Arc::new(device),
+            device,
             for_mount: note.for_mount,
             seen_mounted: AtomicBool::new(false),
             since_ms: note.since_ms,
         });
         self.table.lock().insert(note.volume, Arc::clone(&attached));
         // The holder may have been replaced while the device was made.
-        if let Err(error) = self.host.keep(&attached.device) {
+        if let Err(error) = self.hosts.keep(&*attached.device) {
             tracing::error!(volume = name, %error, "the device has no holder");
         }
         self.watch(Arc::clone(&attached));
@@ -249,7 +272,7 @@ impl Attachments {
                     format!(
                         "volume {}: attachment {by} has begun elsewhere; {} gives errors from now on",
                         attached.name,
-                        attached.path().display()
+                        attached.device.address()
                     ),
                     About { volume: Some(attached.volume.id()), ..About::default() },
                 );

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mooring_device::nbd::NbdTls;
 use mooring_transport::Unprotected;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub memory: Memory,
     /// How data travels between nodes.
     pub transport: Transport,
+    /// NBD over TCP.
+    pub nbd: NbdConfig,
     /// How log lines look: `text` or `json`.
     pub log_format: LogFormat,
     /// What is logged, in the syntax of tracing's `EnvFilter`: `info`, `blockstore=debug,info`. Raft's
@@ -109,6 +112,23 @@ pub enum TransportKind {
     Tls,
     /// ZeroMQ, unprotected.
     Zeromq,
+}
+
+/// NBD over TCP, for the volumes of this node that are attached with the backend nbd; over their unix
+/// sockets it needs no configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NbdConfig {
+    /// `IP:PORT` to listen on; none if empty. 10809 is NBD's own port.
+    pub listen: String,
+    /// The server's certificate, a PEM file.
+    pub certificate: PathBuf,
+    /// Its key, a PEM file.
+    pub key: PathBuf,
+    /// The authorities whose certificates let a client in, a PEM file.
+    pub authority: PathBuf,
+    /// No TLS: whoever reaches the address reads and writes every volume that is served there.
+    pub plain: bool,
 }
 
 /// How log lines look.
@@ -196,6 +216,17 @@ pub enum Fault {
         /// The size given.
         size: u64,
     },
+    /// NBD has no such address.
+    #[error("nbd: listen = \"{0}\" is no IP:PORT")]
+    NbdListen(String),
+    /// NBD over TCP without any protection, that nobody asked for.
+    #[error(
+        "nbd: over TCP anybody could read and write the volumes: give certificate, key and authority; or plain = true, on a network where that is wanted"
+    )]
+    NbdUnprotected,
+    /// NBD with and without TLS.
+    #[error("nbd: plain = true and a certificate, key or authority: one of them is meant")]
+    NbdPlainAndTls,
     /// The same path twice.
     #[error("pool {} is named twice", .0.display())]
     PoolTwice(PathBuf),
@@ -223,6 +254,7 @@ impl Default for Config {
             timing: Timing::default(),
             memory: Memory::default(),
             transport: Transport::default(),
+            nbd: NbdConfig::default(),
             log_format: LogFormat::Text,
             log: "info,openraft=off".to_owned(),
         }
@@ -293,6 +325,7 @@ impl Config {
         }
         self.timing.validate(&mut faults);
         self.transport.validate(&mut faults);
+        self.nbd.validate(&mut faults);
         for (name, value) in [
             ("memory.pool_mib", self.memory.pool_mib),
             ("memory.window_mib", self.memory.window_mib),
@@ -382,6 +415,40 @@ impl Transport {
             Self { kind: TransportKind::Zeromq, .. } => return Unprotected::Data,
         }
         Unprotected::Refused
+    }
+}
+
+impl NbdConfig {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        if self.listen.is_empty() {
+            return;
+        }
+        if self.address().is_none() {
+            faults.push(Fault::NbdListen(self.listen.clone()));
+        }
+        let files = [&self.certificate, &self.key, &self.authority];
+        let given = files.iter().filter(|file| !file.as_os_str().is_empty()).count();
+        if self.plain && given > 0 {
+            faults.push(Fault::NbdPlainAndTls);
+        } else if !self.plain && given < files.len() {
+            faults.push(Fault::NbdUnprotected);
+        }
+    }
+
+    /// Where to listen.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+
+    /// The files that TLS takes.
+    #[must_use]
+    pub fn tls(&self) -> NbdTls {
+        NbdTls {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            authority: self.authority.clone(),
+        }
     }
 }
 

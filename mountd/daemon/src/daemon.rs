@@ -6,14 +6,16 @@
 //!   SIGTERM ─> the API ends, devices stay with the holder: their I/O waits for the next daemon
 //! ```
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blockstore::{Node, NodeError, NodeOptions, NodeStore, ReplicationOptions, Severity, Timings};
 use mooring_api::{ApiError, ErrorKind};
-use mooring_device::LoopHost;
 use mooring_device::holder::{HolderClient, HolderError};
+use mooring_device::nbd::{NbdHost, NbdTcp};
+use mooring_device::{DeviceHost, LoopHost};
 use mooring_transport::{HttpHandler, Token};
 use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +24,8 @@ use tokio::sync::Mutex;
 use crate::api;
 use crate::arguments::{Entry, Start};
 use crate::attachments::{Attachments, blocking};
-use crate::config::{Config, PoolConfig};
+use crate::config::{Config, NbdConfig, PoolConfig};
+use crate::device_hosts::DeviceHosts;
 use crate::error::DaemonError;
 use crate::holder_watch::{self, HolderWatch};
 use crate::mounts::Mounts;
@@ -53,6 +56,8 @@ pub struct Running {
     pub attachments: Arc<Attachments>,
     /// And mounted.
     pub mounts: Arc<Mounts>,
+    /// Where NBD is spoken over TCP, if it is.
+    pub nbd: Option<NbdTcp>,
 }
 
 /// Why the daemon can't start.
@@ -286,9 +291,9 @@ impl Daemon {
     async fn start_node(self: &Arc<Self>) -> Result<(), StartError> {
         let Some(membership) = self.store.membership()? else { return Ok(()) };
         let Some(identity) = self.store.identity()? else { return Ok(()) };
-        let (host, holder) = self.device_host().await?;
-        let held_host = host.clone();
-        let held = blocking(move || held_host.held()).await?.map_err(DaemonError::Device)?;
+        let (hosts, nbd, holder) = self.device_hosts().await?;
+        let asked = hosts.clone();
+        let held = blocking(move || asked.held()).await?.map_err(DaemonError::Device)?;
         let still_held = Attachments::volumes_of(&held);
         let timing = &self.config.timing;
         let options = NodeOptions {
@@ -312,7 +317,7 @@ impl Daemon {
         let node = Node::start(options, self.store.clone(), membership, identity, door)
             .await
             .map_err(DaemonError::Node)?;
-        let attachments = Attachments::new(Arc::clone(&node), host);
+        let attachments = Attachments::new(Arc::clone(&node), hosts);
         let mounts = Mounts::new(Arc::clone(&node), Arc::clone(&attachments));
         attachments.resume(held);
         HolderWatch::start(holder, Arc::clone(&attachments), Arc::clone(node.events()))
@@ -323,20 +328,48 @@ impl Daemon {
             Arc::clone(&mounts),
         ));
         tokio::spawn(crate::mounts::follow_unmounts(Arc::clone(&mounts)));
-        let running = Arc::new(Running { node, attachments, mounts });
+        let nbd = self.listen_for_nbd(&node, &nbd);
+        let running = Arc::new(Running { node, attachments, mounts, nbd });
         *self.running.write() = Some(Arc::clone(&running));
         tokio::spawn(Arc::clone(self).add_pools(running));
         Ok(())
     }
 
-    /// The place where devices are made, with a holder process that keeps them.
-    async fn device_host(&self) -> Result<(LoopHost, Arc<HolderClient>), StartError> {
+    /// The places where devices are made, with a holder process that keeps them.
+    async fn device_hosts(&self) -> Result<(DeviceHosts, NbdHost, Arc<HolderClient>), StartError> {
         let socket = self.config.run.join("holder.sock");
-        let directory = self.config.run.join("devices");
+        let (files, sockets) = (self.config.run.join("devices"), self.config.run.join("nbd"));
         let holder = blocking(move || holder_watch::connect(&socket)).await??;
-        let keeper = Arc::clone(&holder);
-        let host = blocking(move || LoopHost::new(&directory, Some(keeper))).await?;
-        Ok((host.map_err(DaemonError::Device)?, holder))
+        blocking(move || {
+            let loops = LoopHost::new(&files, Some(Arc::clone(&holder)))?;
+            let nbd = NbdHost::new(&sockets, Some(Arc::clone(&holder)))?;
+            let all: Vec<Arc<dyn DeviceHost>> = vec![Arc::new(loops), Arc::new(nbd.clone())];
+            Ok((DeviceHosts::new(all, Arc::clone(&holder)), nbd, holder))
+        })
+        .await?
+        .map_err(|error| DaemonError::Device(error).into())
+    }
+
+    /// Speaks NBD over TCP, if the configuration says so. A failure is an event: whoever can't be
+    /// served there must not keep the node from serving the others.
+    fn listen_for_nbd(&self, node: &Node, host: &NbdHost) -> Option<NbdTcp> {
+        let address = self.config.nbd.address()?;
+        match listen(&self.config.nbd, address, host) {
+            Ok(listening) => {
+                let protected = !self.config.nbd.plain;
+                tracing::info!(address = %listening.address(), protected, "NBD over TCP");
+                Some(listening)
+            }
+            Err(error) => {
+                node.events().push(
+                    Severity::Error,
+                    "nbd-not-served",
+                    format!("NBD is not served on {address}: {error}"),
+                    blockstore::About::default(),
+                );
+                None
+            }
+        }
     }
 
     /// Adds the pools of the configuration that aren't in the cluster's yet.
@@ -370,6 +403,15 @@ impl Daemon {
             .await
             .map(drop)
     }
+}
+
+fn listen(
+    config: &NbdConfig,
+    address: SocketAddr,
+    host: &NbdHost,
+) -> Result<NbdTcp, Box<dyn std::error::Error>> {
+    let tls = if config.plain { None } else { Some(config.tls().load()?) };
+    Ok(host.listen(address, tls)?)
 }
 
 fn start_failed(error: StartError) -> ApiError {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use blockstore::NodeError;
 use mooring_api::{ApiError, ErrorKind as ApiKind};
 use mooring_config::Refused;
-use mooring_device::DeviceError;
+use mooring_device::{DeviceError, DeviceKind};
 use mooring_terms::ErrorKind;
 
 use crate::filesystem::FileSystemError;
@@ -35,6 +35,24 @@ pub enum DaemonError {
     AttachedOtherwise {
         /// The volume.
         volume: String,
+    },
+    /// The attachment is of another kind.
+    #[error("volume {volume} is attached here with the backend {kind}: detach it first")]
+    AttachedAs {
+        /// The volume.
+        volume: String,
+        /// The kind of its device.
+        kind: DeviceKind,
+    },
+    /// What is attached can't be mounted.
+    #[error(
+        "volume {volume} is attached here with the backend {kind}, which makes no block device: there is nothing to mount. Detach it first (mountctl detach {volume})"
+    )]
+    NoBlockDevice {
+        /// The volume.
+        volume: String,
+        /// The kind of its device.
+        kind: DeviceKind,
     },
     /// The slices did not seal the attachment in time.
     #[error(
@@ -136,9 +154,11 @@ impl DaemonError {
                 ErrorKind::Unavailable
             }
             Self::NotMounted { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::AttachedOtherwise { .. } | Self::MountPointTaken { .. } | Self::Invalid(_) => {
-                ErrorKind::Invalid
-            }
+            Self::AttachedOtherwise { .. }
+            | Self::AttachedAs { .. }
+            | Self::NoBlockDevice { .. }
+            | Self::MountPointTaken { .. }
+            | Self::Invalid(_) => ErrorKind::Invalid,
             Self::NoteUnknown | Self::UnexpectedAnswer | Self::Panicked => ErrorKind::Fatal,
         }
     }
@@ -156,6 +176,8 @@ impl DaemonError {
             ))
             | Self::Device(DeviceError::Busy { .. } | DeviceError::AlreadyAttached { .. })
             | Self::AttachedOtherwise { .. }
+            | Self::AttachedAs { .. }
+            | Self::NoBlockDevice { .. }
             | Self::MountPointTaken { .. }
             | Self::Invalid(InvalidRequest::NeedsForce(_)) => ApiKind::InUse,
             Self::Node(NodeError::Refused(

@@ -14,6 +14,7 @@ mod arguments;
 mod attachments;
 mod config;
 mod daemon;
+mod device_hosts;
 mod error;
 mod filesystem;
 mod holder_watch;

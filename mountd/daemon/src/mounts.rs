@@ -2,14 +2,15 @@
 //!
 //! The kernel's mount table is the only record of what is mounted (see `mount_table`).
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use blockstore::{About, Node, Severity};
 use mooring_config::{AttachMode, Command, Filesystem, Volume};
-use mooring_device::Device;
+use mooring_device::DeviceKind;
 use mooring_terms::VolumeId;
 use tokio::sync::Mutex;
 
@@ -17,6 +18,8 @@ use crate::attachments::{Attached, Attachments, GrantRequest, blocking, to_the_e
 use crate::error::{DaemonError, InvalidRequest};
 use crate::filesystem::{self, Found, Wanted};
 use crate::mount_table::{self, Mount};
+
+pub use follow::{follow_sizes, follow_unmounts};
 
 /// The mounts of this node's volumes.
 pub struct Mounts {
@@ -39,6 +42,8 @@ pub struct MountRequest {
     pub options: Vec<String>,
     /// Mount it read-only.
     pub read_only: bool,
+    /// As what kind of block device.
+    pub kind: Option<DeviceKind>,
     /// Take it from a node that is alive.
     pub force: bool,
 }
@@ -116,6 +121,7 @@ impl Mounts {
             by: request.by.clone(),
             volume: request.volume,
             mode,
+            kind: request.kind,
             force: request.force,
         };
         let attached = self.attachments.attach(grant, true).await?;
@@ -135,6 +141,7 @@ impl Mounts {
         attached: &Arc<Attached>,
     ) -> Result<MountOutcome, DaemonError> {
         let volume = self.volume(request.volume)?;
+        let device = attached.block_device()?;
         if let Some(mount) = of(attached)?.into_iter().find(|m| m.mount.dir == request.dir) {
             return Ok(MountOutcome { mount, mounted: false, formatted: false });
         }
@@ -146,7 +153,6 @@ impl Mounts {
             Filesystem::Xfs => Wanted::Xfs,
             Filesystem::Raw => Wanted::Raw,
         };
-        let device = attached.path();
         let dir = request.dir.clone();
         let mut options = request.options.clone();
         if request.read_only {
@@ -258,7 +264,7 @@ impl Mounts {
         let Some(attached) = self.attachments.get(volume) else { return Ok(()) };
         self.attachments.grow(volume).await?;
         if let Some(mount) = of(&attached)?.into_iter().next() {
-            let device = attached.path();
+            let device = attached.block_device()?;
             let grown = blocking(move || {
                 filesystem::grow(&device, &mount.mount.dir, &mount.mount.file_system)
             });
@@ -275,54 +281,6 @@ impl Mounts {
             .volume(id)
             .cloned()
             .ok_or_else(|| DaemonError::NotFound { what: "volume", name: id.to_string() })
-    }
-}
-
-/// Detaches what was attached for a mount alone when somebody else has unmounted it: umount(8), a
-/// container's end, the fstab.
-pub async fn follow_unmounts(mounts: Arc<Mounts>) {
-    let mut changes = mount_table::changes();
-    loop {
-        // Once for all: a host with many containers mounts often.
-        let table = mount_table::read().unwrap_or_default();
-        let all = if table.is_empty() { Vec::new() } else { mounts.attachments.all() };
-        for attached in all.into_iter().filter(|attached| attached.for_mount) {
-            match of_in(&table, &attached) {
-                Ok(found) if !found.is_empty() => {
-                    attached.seen_mounted.store(true, Ordering::Relaxed);
-                }
-                Ok(_) if attached.seen_mounted.load(Ordering::Relaxed) => {
-                    mounts.end_unused(&attached).await;
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-        if changes.recv().await.is_none() {
-            return;
-        }
-    }
-}
-
-/// Grows devices and file systems of this node as the configuration says, wherever the resize was
-/// asked for.
-pub async fn follow_sizes(node: Arc<Node>, attachments: Arc<Attachments>, mounts: Arc<Mounts>) {
-    let mut states = node.watch();
-    loop {
-        let state = Arc::clone(&states.borrow_and_update().state);
-        for attached in attachments.all() {
-            let id = attached.volume.id();
-            let wanted = state.volume(id).map_or(0, |row| row.spec.size);
-            if wanted <= attached.device.size_bytes() || attached.volume.is_broken() {
-                continue;
-            }
-            attached.volume.resized(wanted);
-            if let Err(error) = mounts.grow(id).await {
-                tracing::warn!(volume = attached.name, %error, "the device or its file system did not grow");
-            }
-        }
-        if states.changed().await.is_err() {
-            return;
-        }
     }
 }
 
@@ -343,7 +301,7 @@ fn of(attached: &Attached) -> Result<Vec<VolumeMount>, DaemonError> {
 
 /// Those of a table's mounts that are of one attached volume.
 fn of_in(table: &[Mount], attached: &Attached) -> Result<Vec<VolumeMount>, DaemonError> {
-    let device = attached.device.path();
+    let Some(device) = attached.device.block_device() else { return Ok(Vec::new()) };
     let found = mount_table::of_device(table, device).map_err(unreadable)?;
     let each = found.into_iter().map(|mount| VolumeMount {
         volume: attached.name.clone(),

@@ -93,8 +93,10 @@ impl Queue {
             (state.stream.take(), state.writer.take())
         };
         if let Some(old) = old {
-            // What is still on its way to a dead daemon is noted; its answers stay readable.
-            let _ = rustix::net::shutdown(&old.socket, Shutdown::Write);
+            // What is still on its way to the old daemon is noted. What it has sent stays readable, and
+            // nothing follows: not even from a daemon that lives, and has only lost its connection,
+            // would the writer be waited for in vain.
+            let _ = rustix::net::shutdown(&old.socket, Shutdown::Both);
         }
         if let Some(writer) = writer {
             let _ = writer.join();
@@ -221,5 +223,37 @@ impl Queue {
         if let Err(error) = self.fuse.send(&mut [IoSlice::new(frame.bytes())]) {
             tracing::debug!(%error, unique, "the kernel refused an error");
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "waits for threads, in real time")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_new_stream_waits_for_no_owner_of_the_old_one() {
+        let (kernel, ours) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let queue = Queue::start(ours, 8 << 10).unwrap();
+        let old = queue.connect().unwrap();
+        let answer = |unique: u64| {
+            let mut frame = crate::fuse::abi::Frame::new();
+            OutHeader { len: OutHeader::SIZE as u32, error: 0, unique }.encode(&mut frame);
+            frame.bytes().to_vec()
+        };
+        // An answer, and a part of one: its owner is alive, and never closes the stream.
+        rustix::io::write(&old, &[answer(2), answer(4)[..5].to_vec()].concat()).unwrap();
+        let (told, connected) = std::sync::mpsc::channel();
+        let connecting = queue.clone();
+        std::thread::spawn(move || told.send(connecting.connect().is_ok()));
+        assert_eq!(connected.recv_timeout(Duration::from_secs(5)), Ok(true));
+        let mut space = [0; 64];
+        let read = rustix::io::read(&kernel, &mut space).unwrap();
+        assert_eq!(space[..read], answer(2), "what was whole has been passed on");
+        assert!(rustix::io::write(&old, &answer(6)).is_err(), "nothing follows");
     }
 }

@@ -67,34 +67,16 @@ impl LoopDevice {
         &self.parts.name
     }
 
+    /// The block device's node.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the file beneath the loop device is mounted.
     #[must_use]
     pub fn mount_point(&self) -> &Path {
         &self.parts.mounted.point
-    }
-
-    /// Gives the device to another holder, when the one it was kept by has ended: from then on it
-    /// survives this process again.
-    ///
-    /// # Errors
-    /// [`DeviceError::Gone`] for a forwarded device, whose I/O ended with its holder, and after a
-    /// detach; [`DeviceError::Holder`] if the holder refuses.
-    pub fn keep_with(&self, holder: &Arc<HolderClient>) -> Result<(), DeviceError> {
-        let gone = |missing| DeviceError::Gone { name: self.parts.name.clone(), missing };
-        let state = self.state.lock();
-        if *state == State::Detached {
-            return Err(gone("the attached device"));
-        }
-        let fds =
-            self.parts.session.kernel_fds().ok_or(gone("the holder that forwarded its I/O"))?;
-        holder.keep(&self.parts.name, &self.parts.blob.encode(), &fds, Mode::Keep)?;
-        *self.parts.holder.lock() = Some(holder.clone());
-        Ok(())
-    }
-
-    /// Whether it is this holder that keeps it, over this very connection.
-    pub(super) fn is_kept_by(&self, holder: &Arc<HolderClient>) -> bool {
-        self.parts.holder.lock().as_ref().is_some_and(|keeps| Arc::ptr_eq(keeps, holder))
     }
 
     fn system(&self, action: &'static str, source: impl Into<io::Error>) -> DeviceError {
@@ -165,8 +147,12 @@ impl LoopDevice {
 }
 
 impl Device for LoopDevice {
-    fn path(&self) -> &Path {
-        &self.path
+    fn block_device(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn address(&self) -> String {
+        self.path.display().to_string()
     }
 
     fn kind(&self) -> DeviceKind {
@@ -242,6 +228,23 @@ impl Device for LoopDevice {
             tracing::warn!(device = self.parts.name, path = %self.path.display(), "still open; it goes with its last user");
         }
         self.forget(&mut state)
+    }
+
+    fn keep_with(&self, holder: &Arc<HolderClient>) -> Result<bool, DeviceError> {
+        // A forwarded device's I/O has ended with its holder.
+        let gone = |missing| DeviceError::Gone { name: self.parts.name.clone(), missing };
+        let state = self.state.lock();
+        if self.parts.holder.lock().as_ref().is_some_and(|keeps| Arc::ptr_eq(keeps, holder)) {
+            return Ok(false);
+        }
+        if *state == State::Detached {
+            return Err(gone("the attached device"));
+        }
+        let fds =
+            self.parts.session.kernel_fds().ok_or(gone("the holder that forwarded its I/O"))?;
+        holder.keep(&self.parts.name, &self.parts.blob.encode(), &fds, Mode::Keep)?;
+        *self.parts.holder.lock() = Some(holder.clone());
+        Ok(true)
     }
 
     fn stats(&self) -> DeviceStats {

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use super::blob::Blob;
 use super::control;
 use super::device::{LoopDevice, Parts, abort_and_release};
-use crate::DeviceError;
+use crate::device::check_name;
 use crate::fuse::{self, Channel, FILE_NAME, Limits, Mounted, Session};
-use crate::holder::{HolderClient, HolderError, Mode, Refusal};
+use crate::holder::{Held, HolderClient, HolderError, Mode, Refusal};
 use crate::io::BlockIo;
+use crate::{Device, DeviceError, DeviceHost, DeviceKind, Swept};
 
 /// How requests get from a dead daemon to its successor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,18 +49,6 @@ impl Default for LoopOptions {
     }
 }
 
-/// What [`LoopHost::sweep`] found and did.
-#[derive(Debug, Default)]
-pub struct Swept {
-    /// Names of devices that were left behind and are gone now.
-    pub cleaned: Vec<String>,
-    /// Names of devices whose loop device is still open somewhere: it gives errors, and goes when
-    /// its last user closes it.
-    pub lingering: Vec<String>,
-    /// What could not be cleaned, and why.
-    pub failed: Vec<(String, DeviceError)>,
-}
-
 /// Where a daemon's loop devices live: a directory of its own, and the holder. Clones share both.
 #[derive(Clone, Debug)]
 pub struct LoopHost {
@@ -86,23 +75,6 @@ impl LoopHost {
 
     fn holder(&self) -> Option<Arc<HolderClient>> {
         self.holder.lock().clone()
-    }
-
-    /// Keeps devices with another holder from now on, where the one before has ended. Those that there
-    /// are already are handed to it by [`LoopHost::keep`].
-    pub fn change_holder(&self, holder: Arc<HolderClient>) {
-        *self.holder.lock() = Some(holder);
-    }
-
-    /// Hands a device to the present holder, if another one has it. Says whether it was handed over.
-    ///
-    /// # Errors
-    /// As [`LoopDevice::keep_with`].
-    pub fn keep(&self, device: &LoopDevice) -> Result<bool, DeviceError> {
-        match self.holder() {
-            Some(holder) if !device.is_kept_by(&holder) => device.keep_with(&holder).map(|()| true),
-            _ => Ok(false),
-        }
     }
 
     /// Makes a block device that serves `io`.
@@ -219,7 +191,9 @@ impl LoopHost {
     pub fn held(&self) -> Result<Vec<(String, Vec<u8>)>, DeviceError> {
         let Some(holder) = self.holder() else { return Ok(Vec::new()) };
         let mut notes = Vec::new();
-        for held in holder.list()?.into_iter().filter(|held| !held.owned) {
+        // Names with a slash are another kind's.
+        let ours = |held: &Held| !held.owned && !held.name.contains('/');
+        for held in holder.list()?.into_iter().filter(ours) {
             match holder.take(&held.name) {
                 Ok(taken) => {
                     let note = Blob::decode(&taken.blob).map(|blob| blob.note).unwrap_or_default();
@@ -283,8 +257,8 @@ impl LoopHost {
         let holder = Mutex::new(Some(holder));
         let name = name.to_owned();
         let device = LoopDevice::new(Parts { name, number, mounted, session, blob, holder });
-        if crate::Device::size_bytes(&device) < bytes {
-            crate::Device::grow(&device)?;
+        if device.size_bytes() < bytes {
+            device.grow()?;
         }
         Ok(device)
     }
@@ -352,6 +326,43 @@ impl LoopHost {
     }
 }
 
+impl DeviceHost for LoopHost {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Loop
+    }
+
+    fn change_holder(&self, holder: Arc<HolderClient>) {
+        *self.holder.lock() = Some(holder);
+    }
+
+    fn attach(
+        &self,
+        name: &str,
+        io: Arc<dyn BlockIo>,
+        _read_only: bool,
+        note: Vec<u8>,
+    ) -> Result<Arc<dyn Device>, DeviceError> {
+        let options = LoopOptions { note, ..LoopOptions::default() };
+        Ok(Arc::new(Self::attach(self, name, io, &options)?))
+    }
+
+    fn held(&self) -> Result<Vec<(String, Vec<u8>)>, DeviceError> {
+        Self::held(self)
+    }
+
+    fn resume(&self, name: &str, io: Arc<dyn BlockIo>) -> Result<Arc<dyn Device>, DeviceError> {
+        Ok(Arc::new(Self::resume(self, name, io)?))
+    }
+
+    fn abandon(&self, name: &str) -> Result<bool, DeviceError> {
+        Self::abandon(self, name)
+    }
+
+    fn sweep(&self) -> Result<Swept, DeviceError> {
+        Self::sweep(self)
+    }
+}
+
 fn channels(fds: Vec<OwnedFd>, forwarded: bool) -> Vec<Channel> {
     let channel = if forwarded { Channel::forwarded } else { Channel::Kernel };
     fds.into_iter().map(channel).collect()
@@ -364,12 +375,4 @@ fn mounted_at(point: &Path) -> Result<Option<Mounted>, DeviceError> {
 
 fn gone(name: &str, missing: &'static str) -> DeviceError {
     DeviceError::Gone { name: name.to_owned(), missing }
-}
-
-fn check_name(name: &str) -> Result<(), DeviceError> {
-    let fits = !name.is_empty() && name.len() <= 200 && !name.starts_with('.');
-    if fits && !name.contains(['/', '\0', '\n']) {
-        return Ok(());
-    }
-    Err(DeviceError::Name { name: name.to_owned() })
 }

@@ -18,5 +18,4 @@ mod host;
 mod users;
 
 pub use device::LoopDevice;
-pub use host::{Handover, LoopHost, LoopOptions, Swept};
-pub use users::User;
+pub use host::{Handover, LoopHost, LoopOptions};

@@ -47,15 +47,20 @@ impl Place {
                 "the device tests need {node}: `modprobe fuse loop`, or give the container the devices"
             );
         }
-        for program in
-            ["fio", "mkfs.ext4", "mkfs.xfs", "e2fsck", "resize2fs", "blkdiscard", "fstrim"]
-        {
+        for program in [
+            "fio",
+            "mkfs.ext4",
+            "mkfs.xfs",
+            "e2fsck",
+            "resize2fs",
+            "blkdiscard",
+            "fstrim",
+            "nbdcopy",
+            "qemu-io",
+        ] {
             let found =
                 Command::new(program).arg("--version").stdin(Stdio::null()).output().is_ok();
-            assert!(
-                found,
-                "the device tests need {program}: `apt-get install fio e2fsprogs xfsprogs util-linux`"
-            );
+            assert!(found, "the device tests need {program}: `deploy/setup test`");
         }
         let directory = TempDir::with_prefix("mooring-device-").expect("a temporary directory");
         Self { directory, server: None }

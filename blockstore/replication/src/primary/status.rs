@@ -3,7 +3,7 @@
 use mooring_terms::{NodeId, Sequence};
 
 use super::{Phase, Primary};
-use crate::core::Core;
+use crate::core::{Core, Turn};
 use crate::status::{JoinProgress, ReplicaStatus, Role};
 
 impl Primary {
@@ -38,6 +38,13 @@ impl Primary {
 
     pub(crate) fn positions(&self) -> (Sequence, Sequence) {
         (self.committed, self.stable)
+    }
+
+    /// Whether a read of any block would be answered now: no lease is missing, no record uncommitted.
+    pub(crate) fn is_settled(&self, core: &Core, turn: &Turn<'_>) -> bool {
+        matches!(self.phase, Phase::Serving)
+            && self.committed == core.log.last.sequence
+            && self.holds_leases(core, turn)
     }
 
     pub(crate) fn replicas(&self, core: &Core) -> Vec<ReplicaStatus> {

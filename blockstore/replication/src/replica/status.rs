@@ -1,8 +1,10 @@
 //! What people see of a replica.
 
-use mooring_terms::Sequence;
+use mooring_terms::{Epoch, Sequence, Time};
 
 use super::{Replica, Role};
+use crate::core::Turn;
+use crate::lease::Leases;
 use crate::status::{Role as RoleName, Status};
 
 impl Replica {
@@ -36,6 +38,15 @@ impl Replica {
                 || primary.waits_for_replicas();
         }
         status
+    }
+
+    /// The epoch in which it is primary, holds every lease and has committed every record: then what
+    /// its store has is what reads are answered with.
+    #[must_use]
+    pub fn settled(&self, now: Time, leases: &dyn Leases) -> Option<Epoch> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let turn = Turn { now, leases, out: &mut Vec::new() };
+        primary.is_settled(&self.core, &turn).then(|| self.core.epoch())
     }
 
     fn role_name(&self) -> RoleName {

@@ -1,6 +1,6 @@
 //! `mountctl status`
 
-use mooring_api::{ClusterStatus, Health, Status, TransportKind};
+use mooring_api::{ClusterStatus, Health, NbdStatus, Status, TransportKind};
 
 use super::{Look, optional, paint, word};
 
@@ -24,6 +24,7 @@ pub fn status(status: &Status, look: Look) -> String {
     }
     lines.push(transport_line(status, look));
     lines.push(format!("devices    {}", devices(status)));
+    lines.extend(status.nbd.as_ref().map(|nbd| nbd_line(nbd, look)));
     text.push_str(&lines.join("\n"));
     text
 }
@@ -84,6 +85,14 @@ fn transport_line(status: &Status, look: Look) -> String {
     match status.transport.protected {
         true => format!("transport  {kind}, authenticated and encrypted"),
         false => format!("transport  {kind}, {}", paint(look, Health::Degraded, text)),
+    }
+}
+
+fn nbd_line(nbd: &NbdStatus, look: Look) -> String {
+    let text = "UNPROTECTED: whoever reaches it reads and writes";
+    match nbd.protected {
+        true => format!("nbd        {}, authenticated and encrypted", nbd.address),
+        false => format!("nbd        {}, {}", nbd.address, paint(look, Health::Degraded, text)),
     }
 }
 

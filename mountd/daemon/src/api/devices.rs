@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use mooring_api::{
-    Attach, Attachment, Backend, ForceQuery, Mount, MountVolume, Mounted, UnmountQuery, Unmounted,
+    Attach, Attachment, ForceQuery, Mount, MountVolume, Mounted, UnmountQuery, Unmounted,
 };
 use mooring_config::{AttachMode, Command};
 
@@ -27,10 +27,10 @@ pub async fn attach(
     caller.may_force(request.force)?;
     let running = daemon.running()?;
     let volume = lookup::volume(&running, &name).await?;
-    check_backend(request.backend)?;
+    let kind = request.backend.map(views::device_kind);
     let mode = if request.read_only { AttachMode::ReadOnly } else { AttachMode::ReadWrite };
     let by = caller.name().to_owned();
-    let grant = GrantRequest { by, volume: volume.id, mode, force: request.force };
+    let grant = GrantRequest { by, volume: volume.id, mode, kind, force: request.force };
     let attached = running.attachments.attach(grant, false).await?;
     Ok(Json(views::attached(daemon.name(), &attached)))
 }
@@ -74,7 +74,6 @@ pub async fn mount(
     caller.may_force(request.force)?;
     let running = daemon.running()?;
     let volume = lookup::volume(&running, request.volume.as_str()).await?;
-    check_backend(request.backend)?;
     let outcome = running
         .mounts
         .mount(MountRequest {
@@ -83,6 +82,7 @@ pub async fn mount(
             dir: PathBuf::from(&request.dir),
             options: request.options,
             read_only: request.read_only,
+            kind: request.backend.map(views::device_kind),
             force: request.force,
         })
         .await?;
@@ -132,11 +132,4 @@ fn some(mounts: Vec<VolumeMount>, what: &str) -> Result<Vec<VolumeMount>, Daemon
         return Err(DaemonError::NotMounted { what: what.to_owned() });
     }
     Ok(mounts)
-}
-
-fn check_backend(backend: Option<Backend>) -> Result<(), DaemonError> {
-    match backend {
-        None | Some(Backend::Loop) => Ok(()),
-        Some(other) => Err(DaemonError::Invalid(InvalidRequest::Backend(other.to_string()))),
-    }
 }

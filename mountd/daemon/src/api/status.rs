@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use blockstore::{Happening, Severity};
 use mooring_api::{
-    Backend, BackendStatus, EVENTS_PAGE, EVENTS_WAIT, Event, Events, EventsQuery, LocalNode,
+    BackendStatus, EVENTS_PAGE, EVENTS_WAIT, Event, Events, EventsQuery, LocalNode, NbdStatus,
     PoolId, Status, Task, Timestamp, TransportKind, TransportStatus,
 };
 use mooring_config::ClusterState;
@@ -39,13 +39,24 @@ pub async fn status(State(daemon): State<Arc<Daemon>>) -> Answer<Status> {
         cluster: diagnosis.cluster,
         reasons: diagnosis.reasons,
         transport: transport(&daemon),
-        backends: vec![BackendStatus {
-            backend: Backend::Loop,
-            usable: true,
-            chosen: true,
-            why: String::new(),
-        }],
+        backends: running.as_deref().map(backends).unwrap_or_default(),
+        nbd: running.as_deref().and_then(|running| running.nbd.as_ref()).map(|nbd| NbdStatus {
+            address: nbd.address().to_string(),
+            protected: !daemon.config().nbd.plain,
+        }),
     }))
+}
+
+fn backends(running: &Running) -> Vec<BackendStatus> {
+    let kinds = running.attachments.hosts().kinds().enumerate();
+    kinds
+        .map(|(i, kind)| BackendStatus {
+            backend: views::backend(kind),
+            usable: true,
+            chosen: i == 0,
+            why: String::new(),
+        })
+        .collect()
 }
 
 fn transport(daemon: &Daemon) -> TransportStatus {

@@ -7,7 +7,7 @@ use mooring_api as api;
 use mooring_config::{
     AttachMode, Class, Filesystem, Node, NodeState, Pool, PoolState, SliceConfig, Volume,
 };
-use mooring_device::Device;
+use mooring_device::DeviceKind;
 use mooring_terms::{BLOCK_SIZE, NodeId, SliceId};
 
 use super::diagnosis;
@@ -316,6 +316,10 @@ fn attachment(reading: &Reading, row: &Volume) -> Option<api::Attachment> {
 
 pub fn attached(node: &str, attached: &Attached) -> api::Attachment {
     let state = match *attached.volume.state().borrow() {
+        // Aborted by somebody: `umount -f` of its file, or the end of a holder that forwards.
+        VolumeState::Opening | VolumeState::Serving if !attached.device.is_serving() => {
+            api::AttachmentState::Fenced
+        }
         VolumeState::Opening => api::AttachmentState::Opening,
         VolumeState::Serving => api::AttachmentState::Serving,
         VolumeState::Fenced { .. } | VolumeState::TailLost | VolumeState::Closed => {
@@ -327,10 +331,26 @@ pub fn attached(node: &str, attached: &Attached) -> api::Attachment {
         node: name(node),
         epoch: attached.volume.epoch().0,
         state: Some(state),
-        device: Some(attached.device.path().display().to_string()),
-        backend: Some(api::Backend::Loop),
+        device: Some(attached.device.address()),
+        backend: Some(backend(attached.device.kind())),
         read_only: attached.volume.is_read_only(),
         since: api::Timestamp(attached.since_ms),
+    }
+}
+
+pub fn backend(kind: DeviceKind) -> api::Backend {
+    match kind {
+        DeviceKind::Loop => api::Backend::Loop,
+        DeviceKind::Nbd => api::Backend::Nbd,
+        DeviceKind::Ublk => api::Backend::Ublk,
+    }
+}
+
+pub fn device_kind(backend: api::Backend) -> DeviceKind {
+    match backend {
+        api::Backend::Loop => DeviceKind::Loop,
+        api::Backend::Nbd => DeviceKind::Nbd,
+        api::Backend::Ublk => DeviceKind::Ublk,
     }
 }
 

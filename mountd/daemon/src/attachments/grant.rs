@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use blockstore::{Attachment, NodeError, Volume};
 use mooring_config::{AttachMode, Command, Done, Refused};
+use mooring_device::DeviceKind;
 use mooring_terms::{AttachmentEpoch, VolumeId};
 
 use super::Attachments;
@@ -29,6 +30,8 @@ pub struct GrantRequest {
     pub volume: VolumeId,
     /// For what.
     pub mode: AttachMode,
+    /// As what kind of device; none for what it is attached as, or the best.
+    pub kind: Option<DeviceKind>,
     /// Take it from a holder that is alive.
     pub force: bool,
 }

@@ -12,6 +12,7 @@ use mooring_terms::VolumeId;
 
 use super::note::Note;
 use super::{Attached, Attachments, blocking};
+use crate::device_hosts::Held;
 use crate::error::DaemonError;
 
 /// How long the row of a volume may take to arrive.
@@ -22,19 +23,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 impl Attachments {
     /// The volumes whose devices a holder still serves.
     #[must_use]
-    pub fn volumes_of(held: &[(String, Vec<u8>)]) -> Vec<VolumeId> {
-        held.iter().filter_map(|(_, note)| Note::decode(note)).map(|note| note.volume).collect()
+    pub fn volumes_of(held: &[Held]) -> Vec<VolumeId> {
+        held.iter().filter_map(|held| Note::decode(&held.note)).map(|note| note.volume).collect()
     }
 
     /// Takes back every device that the holder kept, and clears away what can't be taken back. A
     /// device's failure is an event.
-    pub fn resume(self: &Arc<Self>, held: Vec<(String, Vec<u8>)>) {
+    pub fn resume(self: &Arc<Self>, held: Vec<Held>) {
         let mut resumed = tokio::task::JoinSet::new();
-        for (name, note) in held {
+        for held in held {
             let this = Arc::clone(self);
             resumed.spawn(async move {
-                if let Err(error) = this.resume_one(&name, &note).await {
-                    this.give_up(&name, Note::decode(&note), &error).await;
+                if let Err(error) = this.resume_one(&held).await {
+                    this.give_up(&held, &error).await;
                 }
             });
         }
@@ -42,37 +43,20 @@ impl Attachments {
         tokio::spawn(async move {
             // One volume that can't be found yet holds up no other, and not the API.
             while resumed.join_next().await.is_some() {}
-            this.sweep().await;
+            this.hosts.sweep().await;
         });
     }
 
-    async fn sweep(&self) {
-        let host = self.host.clone();
-        let swept = match blocking(move || host.sweep()).await {
-            Ok(Ok(swept)) => swept,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "what earlier daemons left behind was not looked for");
-                return;
-            }
-            Err(_) => return,
-        };
-        for name in swept.cleaned.iter().chain(&swept.lingering) {
-            tracing::info!(device = name, "what an earlier daemon left behind was cleared away");
-        }
-        for (name, error) in swept.failed {
-            tracing::warn!(device = name, %error, "what an earlier daemon left behind stays");
-        }
-    }
-
-    async fn resume_one(self: &Arc<Self>, name: &str, note: &[u8]) -> Result<(), DaemonError> {
-        let note = Note::decode(note).ok_or(DaemonError::NoteUnknown)?;
+    async fn resume_one(self: &Arc<Self>, held: &Held) -> Result<(), DaemonError> {
+        let name = &held.name;
+        let note = Note::decode(&held.note).ok_or(DaemonError::NoteUnknown)?;
         // The local configuration may be a moment behind: it condemns only what it knows to be over.
         // The replicas refuse an attachment that is over, whatever is believed here.
         if self.node.state().volume(note.volume).is_none() {
             self.wait_until_known(note.volume, name).await?;
         }
         if self.node.attachment_is_over(note.volume, note.epoch) {
-            return Err(DaemonError::Fenced { volume: name.to_owned() });
+            return Err(DaemonError::Fenced { volume: name.clone() });
         }
         let open = OpenVolume {
             volume: note.volume,
@@ -82,10 +66,7 @@ impl Attachments {
         };
         let node = Arc::clone(&self.node);
         let volume = blocking(move || node.open_volume(open)).await??;
-        let host = self.host.clone();
-        let io = Arc::clone(&volume);
-        let device_name = name.to_owned();
-        match blocking(move || host.resume(&device_name, io)).await? {
+        match self.hosts.resume(held, &volume).await {
             Ok(device) => {
                 tracing::info!(volume = name, "the device is served again");
                 let volume_id = note.volume;
@@ -96,7 +77,7 @@ impl Attachments {
             }
             Err(error) => {
                 self.node.close_volume(note.volume);
-                Err(DaemonError::Device(error))
+                Err(error)
             }
         }
     }
@@ -104,16 +85,25 @@ impl Attachments {
     /// An attachment that was ended by force while this daemon was away, and not given to anybody
     /// since: nobody's seal fences it, so its device is turned to errors from here.
     async fn end_if_over(self: Arc<Self>, attached: Arc<Attached>, note: Note) {
-        let state = loop {
+        let over = loop {
             match self.node.control().read_linearizable().await {
-                Ok(state) => break state,
+                Ok(state) => match state.volume(note.volume) {
+                    // From before the attachment was granted: this node has not caught up yet.
+                    Some(row) if row.last_attachment < note.epoch => {}
+                    Some(row) => {
+                        break row.attachment.is_none_or(|held| {
+                            held.node != self.node.id() || held.epoch != note.epoch
+                        });
+                    }
+                    None => break true,
+                },
                 Err(mooring_control::Error::Stopped { .. }) => return,
                 // Without a quorum nobody has ended anything either.
-                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                Err(_) => {}
             }
+            tokio::time::sleep(LOOK_AGAIN).await;
         };
-        let held = state.volume(note.volume).and_then(|row| row.attachment);
-        if held.is_none_or(|held| held.node != self.node.id() || held.epoch != note.epoch) {
+        if over {
             tracing::warn!(volume = attached.name, "it was detached while this daemon was away");
             attached.volume.close();
         }
@@ -130,7 +120,8 @@ impl Attachments {
     }
 
     /// A device that can't be served again turns to errors, which frees all who wait for it.
-    async fn give_up(&self, name: &str, note: Option<Note>, error: &DaemonError) {
+    async fn give_up(&self, held: &Held, error: &DaemonError) {
+        let (name, note) = (&held.name, Note::decode(&held.note));
         self.node.events().push(
             Severity::Error,
             "device-lost",
@@ -139,12 +130,8 @@ impl Attachments {
             ),
             About { volume: note.as_ref().map(|note| note.volume), ..About::default() },
         );
-        let host = self.host.clone();
-        let device = name.to_owned();
-        match blocking(move || host.abandon(&device)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::error!(device = name, %error, "the device stays behind"),
-            Err(error) => tracing::error!(device = name, %error, "the device stays behind"),
+        if let Err(error) = self.hosts.abandon(held).await {
+            tracing::error!(device = name, %error, "the device stays behind");
         }
         if let Some(note) = note {
             self.give_back(note.volume, note.epoch).await;

@@ -29,12 +29,31 @@ fn every_fault_is_named_at_once() {
         ],
         timing: Timing { grace_ms: 1000, lease_ms: 1200, beacon_ms: 600, ..Timing::default() },
         memory: Memory { pool_mib: 0, ..Memory::default() },
+        nbd: NbdConfig { listen: "here".into(), ..NbdConfig::default() },
         ..Config::default()
     };
     let Err(ConfigError::Faults(faults)) = config.validate() else {
         panic!("a configuration with faults was taken");
     };
-    assert_eq!(faults.len(), 7, "{faults:?}");
+    assert_eq!(faults.len(), 9, "{faults:?}");
+}
+
+#[test]
+fn nbd_over_tcp_without_tls_is_refused_unless_it_is_asked_for() {
+    let faults = |nbd: NbdConfig| match (Config { nbd, ..Config::default() }).validate() {
+        Err(ConfigError::Faults(faults)) => faults,
+        _ => Vec::new(),
+    };
+    let open = NbdConfig { listen: "10.0.0.1:10809".into(), ..NbdConfig::default() };
+    assert_eq!(faults(open.clone()), [Fault::NbdUnprotected]);
+    let plain = NbdConfig { plain: true, ..open.clone() };
+    assert_eq!(faults(plain.clone()), []);
+    let key = "/etc/mooring/key.pem";
+    assert_eq!(faults(NbdConfig { key: key.into(), ..plain }), [Fault::NbdPlainAndTls]);
+    assert_eq!(faults(NbdConfig { key: key.into(), ..open.clone() }), [Fault::NbdUnprotected]);
+    let file = || std::path::PathBuf::from("/etc/mooring/a.pem");
+    let whole = NbdConfig { certificate: file(), key: file(), authority: file(), ..open };
+    assert_eq!(faults(whole), []);
 }
 
 #[test]
