@@ -261,12 +261,21 @@ impl Volume {
 
     /// Gives up: everything that waits and everything that comes fails.
     pub fn close(&self) {
+        self.end(Attachment::Closed);
+    }
+
+    /// As [`Volume::close`], because a newer attachment has been granted elsewhere.
+    pub fn fence(&self, by: AttachmentEpoch) {
+        self.end(Attachment::Fenced { by });
+    }
+
+    fn end(&self, end: Attachment) {
         self.broken.store(true, Ordering::Release);
         self.deliver(ClientEvent::Close);
         self.state.send_if_modified(|state| {
-            let open = matches!(state, Attachment::Opening | Attachment::Serving);
+            let open = !state.is_over();
             if open {
-                *state = Attachment::Closed;
+                *state = end;
             }
             open
         });

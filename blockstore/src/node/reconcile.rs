@@ -211,7 +211,12 @@ impl Node {
                 for (slice, config) in slices.filter(|(_, config)| config.seal > volume.epoch()) {
                     volume.configured(slice.index, SliceConfig::clone(config));
                 }
-                volume.close();
+                match row {
+                    Some(row) if row.last_attachment > volume.epoch() => {
+                        volume.fence(row.last_attachment);
+                    }
+                    _ => volume.close(),
+                }
             }
         }
     }
