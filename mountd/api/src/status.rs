@@ -51,7 +51,7 @@ pub struct Status {
     /// The kinds of device that this node can offer, best first.
     pub backends: Vec<BackendStatus>,
     /// Where this node speaks NBD over TCP; none if it doesn't.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbd: Option<NbdStatus>,
 }
 
