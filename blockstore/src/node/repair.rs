@@ -23,8 +23,14 @@ impl Node {
     pub(super) async fn repair(self: Arc<Self>) {
         let mut lost_since: BTreeMap<NodeId, UnixMillis> = BTreeMap::new();
         let mut pause = ROUND;
+        let mut states = self.control.watch();
         loop {
-            tokio::time::sleep(pause).await;
+            // However often the configuration changes, there is a pause; when it does, it is short.
+            tokio::time::sleep(ROUND).await;
+            if pause > ROUND {
+                let _ = tokio::time::timeout(pause - ROUND, states.changed()).await;
+            }
+            states.mark_unchanged();
             pause = IDLE_ROUND;
             if !self.control.is_leader() {
                 lost_since.clear();
