@@ -87,6 +87,12 @@ impl Pool {
         self.step(&mut maintenance, false)
     }
 
+    /// Whether a segment is being emptied now: some of it may be copied, and none of it is free.
+    #[must_use]
+    pub fn is_reclaiming(&self) -> bool {
+        self.maintenance.lock().reclaim.is_some()
+    }
+
     /// Asks maintenance to count what discards and overwrites have freed: that is known only after a
     /// checkpoint, and a holder of promises that gets none would otherwise never see it.
     pub fn want_space(&self) {

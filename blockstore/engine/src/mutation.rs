@@ -7,7 +7,8 @@
 #[repr(u32)]
 pub enum Mutation {
     /// Roll-forward takes whatever whole record stands next, and looks neither at its segment's use
-    /// nor at its number: leftovers of a segment's earlier life are replayed.
+    /// nor at its number; and the log leaves in its last page what stood there. So leftovers of a
+    /// segment's earlier life are replayed.
     UseUnchecked = 1,
     /// Reclaim's copy is put into the map whatever it names now.
     MoveOverNewer = 2,

@@ -114,6 +114,8 @@ pub struct Usage {
     pub free_segments: u32,
     /// Segments whose records can't all be read; they are left alone.
     pub quarantined_segments: u32,
+    /// How often a segment has been written again from its start.
+    pub reused_segments: u64,
     /// Memory for map updates and cached nodes, now.
     pub memory: u64,
 }
@@ -507,6 +509,9 @@ impl Pool {
             .iter()
             .filter(|segment| segment.state == crate::space::SegmentState::Quarantined)
             .count();
+        let again =
+            |segment: &crate::space::Segment| u64::from(segment.use_count.saturating_sub(1));
+        let reused = space.segments().iter().map(again).sum();
         Usage {
             size: u64::from(self.core.superblock.segments) * self.core.superblock.segment_bytes,
             usable: space.usable(),
@@ -516,6 +521,7 @@ impl Pool {
             segments: self.core.superblock.segments,
             free_segments: space.free_count() as u32,
             quarantined_segments: quarantined as u32,
+            reused_segments: reused,
             memory: memory as u64,
         }
     }

@@ -19,7 +19,7 @@ pub enum Mutation {
     /// records of the older one, and believes that equal sequences are equal records.
     /// Breaks: in-sync replicas agree (and `check_invariants` of the epoch table).
     PositionsBeforePromise,
-    /// A restarted replica acknowledges and vouches as if it were the one that is listed.
+    /// A restarted secondary acknowledges, vouches and takes over as if it were the one that is listed.
     /// Breaks: an acknowledged write survives the reboot of one node.
     IncarnationUnchecked,
     /// A returning replica keeps what it has beyond the common position.

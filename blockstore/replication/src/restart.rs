@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use mooring_config::{ChangeReason, Member};
 use mooring_terms::{Incarnation, NodeId, Record, Time, Version};
 
-use crate::core::{Core, Turn};
+use crate::core::{Core, Turn, mutated};
 use crate::event::{ProposalId, ProposalOutcome};
 use crate::history;
 use crate::message::{Hello, MessageBody, Position, Pull};
@@ -136,10 +136,12 @@ impl Restart {
         &'a self,
         core: &'a Core,
     ) -> impl Iterator<Item = (NodeId, &'a Position)> + use<'a> {
-        self.reports.iter().filter_map(|(&node, report)| {
+        let unchecked = mutated!(core, IncarnationUnchecked);
+        self.reports.iter().filter_map(move |(&node, report)| {
             let member = core.config().in_sync_member(node)?;
             let has_all = report.position.is_whole();
-            (member.incarnation == report.incarnation && has_all)
+            let same = member.incarnation == report.incarnation;
+            ((same || unchecked) && has_all)
                 .then_some((node, &report.position))
         })
     }

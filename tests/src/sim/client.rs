@@ -161,7 +161,8 @@ impl Sim {
         self.clients.values().filter(here).map(|client| client.number).collect()
     }
 
-    fn client_runs(&self, client: &Client) -> bool {
+    /// Whether a client's process runs.
+    pub(super) fn client_runs(&self, client: &Client) -> bool {
         let node = &self.nodes[&client.node];
         client.standing != Standing::Over
             && node.boot.0 == client.boot

@@ -109,6 +109,7 @@ impl Sim {
         let states = (&before, self.raft.state());
         let seen = self.checkers.configured(&command, &answer, states, &self.faults, &openings);
         self.check(seen);
+        self.check_listed(&command, &answer);
         self.count_change(&command, &answer);
         self.declare_losses(&answer);
         for (node, delay, index) in later {
@@ -137,6 +138,7 @@ impl Sim {
             if config.is_some_and(|config| config.tail_lost == loss.epoch) {
                 let first = u64::from(loss.slice.index.0) * SLICE_BLOCKS;
                 self.history.lost(loss.slice.volume, first..first + SLICE_BLOCKS, true);
+                self.checkers.loss_accepted(loss.slice);
                 self.count(Kind::Situation, "loss accepted");
             }
         }
@@ -276,6 +278,7 @@ impl Sim {
         let me = Member { node: id, pool: node.pool_id, incarnation: node.incarnation };
         let mut opened = node.pool.recovered(slice);
         opened.kept.clone_from(&node.kept);
+        self.checkers.opened(id, slice, opened.last);
         let replica = Replica::new(slice, me, opened, config.cloned(), node.options.clone())
             .expect("the pool gives back the state that the core wrote");
         node.slots.insert(slice, Slot { replica, tick: None, state: "" });

@@ -35,6 +35,13 @@ impl Coverage {
         *self.counts.entry((kind, name)).or_default() += 1;
     }
 
+    /// Counts `name` so many times.
+    pub fn add_to(&mut self, kind: Kind, name: &'static str, times: u64) {
+        if times > 0 {
+            *self.counts.entry((kind, name)).or_default() += times;
+        }
+    }
+
     /// How often `name` was counted.
     #[must_use]
     pub fn of(&self, kind: Kind, name: &'static str) -> u64 {

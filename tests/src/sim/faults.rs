@@ -72,11 +72,19 @@ pub enum FaultKind {
     TwoFailovers,
     /// A replica that is being brought level loses its power.
     CutJoiner,
+    /// A primary is stopped for longer than the grace, and applies configuration late.
+    StopLate,
+    /// A node loses its power in the middle of reclaim.
+    CutInReclaim,
+    /// A primary is cut off together with a client, and dies so.
+    LonePrimary,
+    /// A primary hears one secondary alone, which applies configuration late.
+    HalfCut,
 }
 
 impl FaultKind {
     /// All kinds with their weights.
-    const WEIGHTS: [(Self, u64); 28] = [
+    const WEIGHTS: [(Self, u64); 32] = [
         (Self::Kill, 9),
         (Self::PowerCut, 9),
         (Self::PowerCutAll, 3),
@@ -102,10 +110,19 @@ impl FaultKind {
         (Self::ResetClient, 6),
         (Self::HandOver, 12),
         (Self::Replace, 4),
-        (Self::AcceptLoss, 3),
+        (Self::AcceptLoss, 5),
         (Self::TwoFailovers, 4),
         (Self::CutJoiner, 5),
+        (Self::StopLate, 5),
+        (Self::CutInReclaim, 4),
+        (Self::LonePrimary, 5),
+        (Self::HalfCut, 4),
     ];
+
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::WEIGHTS.iter().map(|(kind, _)| *kind)
+    }
 
     /// Its name in the table of coverage.
     #[must_use]
@@ -139,6 +156,10 @@ impl FaultKind {
             Self::AcceptLoss => "accept loss",
             Self::TwoFailovers => "two failovers",
             Self::CutJoiner => "cut power of a joiner",
+            Self::StopLate => "stop a primary that applies late",
+            Self::CutInReclaim => "cut power in reclaim",
+            Self::LonePrimary => "cut off a primary with a client",
+            Self::HalfCut => "cut off a primary but for one",
         }
     }
 }
@@ -162,8 +183,22 @@ pub enum Ease {
     Reopen(NodeId),
     /// A node loses its power, for long.
     LosePower(NodeId),
-    /// An operator lets this node's older history of a slice go on.
-    AcceptLoss(SliceId, NodeId),
+    /// An operator lets this node's older history of a slice go on, or looks again so many times.
+    AcceptLoss(SliceId, NodeId, u32),
+    /// A client writes more to a slice than it may keep.
+    WriteMuch(SliceId),
+    /// All replicas of a slice lose their power.
+    CutSlice(SliceId),
+    /// A primary is to hand over with something in flight; looks again so many times.
+    HandOver(SliceId, NodeId, u32),
+    /// A primary is cut off from all but its client.
+    Lone(SliceId, NodeId),
+    /// A node dies, one way or the other.
+    Die(NodeId),
+    /// A primary is cut off from all but one secondary.
+    HalfCut(SliceId, NodeId),
+    /// A client on that node writes.
+    WriteAt(SliceId, NodeId),
     /// The successor of a primary that is away dies too.
     Successor(SliceId),
 }
@@ -175,8 +210,12 @@ pub struct Active {
     slow: BTreeSet<(NodeId, NodeId)>,
     /// Until when a node's troubles explain that it is taken out.
     excused: BTreeMap<NodeId, Time>,
+    /// How many faults hit somebody.
+    pub begun: u64,
     /// Pools that had, or have, no space.
     pub filled: BTreeSet<NodeId>,
+    /// Pools that have none now.
+    pub full: BTreeSet<NodeId>,
     /// A node whose disk has not eaten its words yet.
     failing: BTreeSet<NodeId>,
 }
@@ -224,7 +263,21 @@ impl Sim {
             return;
         }
         let Some((_, kind)) = self.plan.faults.get(index).copied() else { return };
-        self.inject(kind);
+        if self.inject(kind) {
+            return;
+        }
+        // Nobody is there whom it could hit: something else goes wrong.
+        let others = [
+            FaultKind::Kill,
+            FaultKind::Stop,
+            FaultKind::PowerCut,
+            FaultKind::BreakStreams,
+            FaultKind::Cut,
+        ];
+        let other = self.prng.pick(&others).unwrap_or(FaultKind::Kill);
+        if !self.inject(other) {
+            self.inject(FaultKind::NewLeader);
+        }
     }
 
     /// Lets `kind` happen now, to whom it can; says whether it hit anyone.
@@ -259,8 +312,13 @@ impl Sim {
             FaultKind::AcceptLoss => self.fault_accept_loss(),
             FaultKind::TwoFailovers => self.fault_two_failovers(),
             FaultKind::CutJoiner => self.fault_cut_joiner(),
+            FaultKind::StopLate => self.fault_stop_late(),
+            FaultKind::CutInReclaim => self.fault_cut_in_reclaim(),
+            FaultKind::LonePrimary => self.fault_lone_primary(),
+            FaultKind::HalfCut => self.fault_half_cut(),
         };
         if hit {
+            self.faults.begun += 1;
             self.count(Kind::Fault, kind.name());
         }
         hit
@@ -319,7 +377,7 @@ impl Sim {
         }
     }
 
-    fn power_cycle(&mut self, node: NodeId) -> bool {
+    pub(super) fn power_cycle(&mut self, node: NodeId) -> bool {
         let away = self.away();
         self.blame(node, away);
         if away < self.plan.options.lease {
@@ -347,13 +405,10 @@ impl Sim {
 
     fn fault_power_slice(&mut self) -> bool {
         let Some(slice) = self.some_slice() else { return false };
-        let Some(config) = self.raft.state().slice(slice).cloned() else { return false };
-        let members: Vec<NodeId> = config.members().map(|member| member.node).collect();
-        for node in members {
-            if self.nodes[&node].exists() {
-                self.power_cycle(node);
-            }
+        if self.prng.percent(70) && self.prepare_power_slice(slice) {
+            return true;
         }
+        self.cut_power_of(slice);
         true
     }
 
@@ -366,7 +421,7 @@ impl Sim {
         true
     }
 
-    fn block_for(&mut self, from: NodeId, to: NodeId, span: Duration) {
+    pub(super) fn block_for(&mut self, from: NodeId, to: NodeId, span: Duration) {
         self.block(from, to);
         *self.faults.blocked.entry((from, to)).or_default() += 1;
         self.queue.after(span, Happening::Ease(Ease::Open(from, to)));
@@ -448,6 +503,7 @@ impl Sim {
             node.pool.fill(true);
         }
         self.faults.filled.insert(node);
+        self.faults.full.insert(node);
         self.queue.after(span, Happening::Ease(Ease::Space(node)));
         true
     }
@@ -460,15 +516,24 @@ impl Sim {
             return false;
         }
         let nodes: Vec<NodeId> = config.in_sync.iter().map(|member| member.node).collect();
-        let Some(node) = self.prng.pick(&nodes) else { return false };
+        // A primary's own block is found out by the next read of it.
+        let own = self.prng.percent(60).then_some(config.primary);
+        let Some(node) = own.or_else(|| self.prng.pick(&nodes)) else { return false };
         let mut blocks: Vec<BlockIndex> = super::workload::hot_blocks(0).map(BlockIndex).collect();
         let turn = self.prng.within(0..blocks.len() as u64);
         blocks.rotate_left(usize::try_from(turn).expect("few"));
+        // Rot in a log damages all replicas whose records lie behind it.
+        let state = self.raft.state();
+        let alone = state.slices().any(|(_, c)| c.member(node).is_some() && c.in_sync.len() < 2);
+        if self.plan.store.is_engine() && (alone || self.checkers.rotten_beside(node)) {
+            return false;
+        }
         let Some(owner) = self.nodes.get_mut(&node) else { return false };
         let rotten = owner.pool.rot(slice, &blocks);
         if let Some(block) = rotten {
             self.blame(node, Duration::ZERO);
             self.checkers.rotted(node, slice, block);
+            self.read_now(slice, block);
         }
         rotten.is_some()
     }
@@ -548,8 +613,12 @@ impl Sim {
         if self.nodes[&config.primary].power != Power::Running {
             return false;
         }
-        self.blame(config.primary, Duration::ZERO);
-        self.deliver(config.primary, slice, Event::HandOver { to });
+        self.blame(config.primary, Duration::from_secs(1));
+        if self.prng.percent(50) {
+            self.seek_hand_over(slice, to);
+        } else {
+            self.deliver(config.primary, slice, Event::HandOver { to });
+        }
         true
     }
 
@@ -594,45 +663,6 @@ impl Sim {
         }
     }
 
-    /// One replica is away while the others go on; then the others lose their power for long, the
-    /// one returns, and an operator lets its older history go on.
-    fn fault_accept_loss(&mut self) -> bool {
-        let Some(slice) = self.some_slice() else { return false };
-        let Some(config) = self.raft.state().slice(slice).cloned() else { return false };
-        let members: Vec<NodeId> = config.members().map(|member| member.node).collect();
-        let seconds: Vec<NodeId> =
-            members.iter().copied().filter(|node| *node != config.primary).collect();
-        let Some(survivor) = self.prng.pick(&seconds) else { return false };
-        if !members.iter().all(|node| self.nodes[node].power == Power::Running) {
-            return false;
-        }
-        let away = Duration::from_secs(4);
-        self.blame(survivor, away);
-        self.cut_power(survivor);
-        self.queue.after(away, Happening::Start(survivor));
-        for node in members.into_iter().filter(|node| *node != survivor) {
-            self.blame(node, Duration::from_secs(20));
-            let after = Duration::from_millis(3_500);
-            self.queue.after(after, Happening::Ease(Ease::LosePower(node)));
-        }
-        let decided = Duration::from_secs(8);
-        self.queue.after(decided, Happening::Ease(Ease::AcceptLoss(slice, survivor)));
-        true
-    }
-
-    /// The operator decides, if the slice still can't go on by itself.
-    fn accept_loss(&mut self, slice: SliceId, from: NodeId) {
-        let primary = self.raft.state().slice(slice).map(|config| config.primary);
-        let down = primary.is_some_and(|primary| self.nodes[&primary].power == Power::Down);
-        if !down || self.nodes[&from].power != Power::Running {
-            return;
-        }
-        let volume = slice.volume;
-        let gone = BTreeSet::new();
-        let command = ConfigCommand::AcceptLoss { volume, from, gone, force: true };
-        self.propose(from, Ticket::Operator, command);
-    }
-
     fn fault_two_failovers(&mut self) -> bool {
         let Some(slice) = self.some_slice() else { return false };
         let Some(config) = self.raft.state().slice(slice).cloned() else { return false };
@@ -659,6 +689,21 @@ impl Sim {
         }
     }
 
+    /// What a fault has brought about is hit, unless the faults are over.
+    fn go_on_with(&mut self, ease: Ease) {
+        match ease {
+            Ease::AcceptLoss(slice, from, looks) => self.accept_loss(slice, from, looks),
+            Ease::WriteMuch(slice) => self.write_much(slice),
+            Ease::CutSlice(slice) => self.cut_power_of(slice),
+            Ease::HandOver(slice, to, looks) => self.hand_over_in_flight(slice, to, looks),
+            Ease::Lone(slice, node) => self.leave_alone(slice, node),
+            Ease::Die(node) => self.die(node),
+            Ease::HalfCut(slice, node) => self.half_cut(slice, node),
+            Ease::WriteAt(slice, node) => self.write_on(slice, node),
+            _ => {}
+        }
+    }
+
     /// Something is over.
     pub(super) fn ease(&mut self, ease: Ease) {
         match ease {
@@ -675,6 +720,7 @@ impl Sim {
             }
             Ease::Disk(node) => self.hang(node, false),
             Ease::Space(node) => {
+                self.faults.full.remove(&node);
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.pool.fill(false);
                 }
@@ -696,9 +742,16 @@ impl Sim {
                     self.queue.after(away, Happening::Start(node));
                 }
             }
-            Ease::AcceptLoss(slice, from) => {
+            Ease::AcceptLoss(..)
+            | Ease::WriteMuch(_)
+            | Ease::CutSlice(_)
+            | Ease::HandOver(..)
+            | Ease::Lone(..)
+            | Ease::Die(_)
+            | Ease::HalfCut(..)
+            | Ease::WriteAt(..) => {
                 if self.phase == Phase::Faults {
-                    self.accept_loss(slice, from);
+                    self.go_on_with(ease);
                 }
             }
             Ease::Successor(slice) => {
@@ -728,6 +781,7 @@ impl Sim {
             self.network.slow(from, to, Duration::ZERO);
         }
         self.raft.set_unknown(0);
+        self.faults.full.clear();
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
             self.raft.set_lag(id, Duration::ZERO);

@@ -145,12 +145,6 @@ impl History {
         self.ops.get(&id).is_none_or(|op| !op.open)
     }
 
-    /// How many operations began.
-    #[must_use]
-    pub fn begun(&self) -> u64 {
-        self.next
-    }
-
     /// A read gave these values, one a block.
     pub fn read(&mut self, id: OpId, values: &[Value]) {
         self.ticks += 1;

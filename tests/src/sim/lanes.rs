@@ -84,7 +84,11 @@ impl Sim {
                 Some(Event::RecordsRead { token, records })
             }
             Io::Reserve { bytes } => {
-                Some(Event::Reserved { bytes: node.pool.reserve(slice, bytes) })
+                let bytes = node.pool.reserve(slice, bytes);
+                if bytes == 0 && self.faults.full.iter().eq([&id]) {
+                    self.coverage.count(Kind::Situation, "one replica alone has no space");
+                }
+                Some(Event::Reserved { bytes })
             }
             Io::Release { bytes } => {
                 node.pool.release(slice, bytes);
@@ -92,6 +96,7 @@ impl Sim {
             }
         };
         self.start_sync(id);
+        self.hear_pool(id);
         if let Some(event) = event {
             self.deliver(id, slice, event);
         }
@@ -141,10 +146,33 @@ impl Sim {
             self.deliver(id, slice, Event::Durable { mark });
         }
         self.start_sync(id);
-        if self.prng.chance(1, 8)
-            && let Some(node) = self.nodes.get_mut(&id)
-        {
-            node.pool.tend();
+        if self.prng.chance(1, 8) {
+            self.tend_pool(id);
+        }
+    }
+
+    /// Housekeeping, which in a daemon goes on by itself.
+    pub(super) fn tend_pool(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.hung || node.failed || !node.exists() {
+            return;
+        }
+        node.pool.tend();
+        let reused = node.pool.reused();
+        let again = reused.saturating_sub(node.reused);
+        node.reused = reused;
+        let [all, in_reclaim] = node.pool.crash_points();
+        self.coverage.add_to(Kind::Situation, "segment used again", again);
+        self.coverage.add_to(Kind::Situation, "crash point compared", all);
+        self.coverage.add_to(Kind::Situation, "crash point in reclaim compared", in_reclaim);
+        self.hear_pool(id);
+    }
+
+    /// A pool that knows better than its engine may complain.
+    pub(super) fn hear_pool(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if let Some(violation) = node.pool.complaint() {
+            self.fail(violation.property, format!("{id:?}: {}", violation.text));
         }
     }
 

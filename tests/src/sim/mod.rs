@@ -24,6 +24,7 @@ mod checkers;
 mod client;
 mod control;
 mod coverage;
+mod directed;
 mod faults;
 mod history;
 mod hunt;
@@ -69,10 +70,10 @@ use trace::Trace;
 use workload::Workload;
 
 pub use coverage::{Coverage, Kind as CoverageKind};
-pub use hunt::{Caught, hunt};
+pub use hunt::{Caught, Hunt};
 pub use plan::{FaultKind, Plan, StoreKind};
 pub use regressions::{OPEN, REGRESSIONS};
-pub use required::{RARE, REQUIRED};
+pub use required::{DESIGNED, RARE, REQUIRED};
 pub use runner::{Failure, Outcome, coverage_of, hash_of, run_seed, run_seeds, soak_for};
 pub use scenario::Scenario;
 

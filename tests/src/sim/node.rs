@@ -19,7 +19,7 @@ use std::time::Duration;
 use mooring_config::Boot;
 use mooring_replication::{Beacons, Mark, Options, Query, Replica, Token};
 use mooring_terms::{
-    BlockIndex, BlockRange, Entry, Incarnation, NodeId, PoolId, Sequence, SliceId, Time,
+    BlockIndex, BlockRange, Entry, Incarnation, NodeId, PoolId, Sequence, SliceId, Time, Version,
 };
 
 use super::network::Connection;
@@ -90,6 +90,10 @@ pub struct Node {
     pub clock: Clock,
     /// Its pool.
     pub pool: Box<dyn Pool>,
+    /// When its power was last cut, and what each log had then.
+    pub cut: Option<(Time, BTreeMap<SliceId, Version>)>,
+    /// How often a segment of the pool had been written again when it was last looked at.
+    pub reused: u64,
     /// Whether the disk hangs.
     pub hung: bool,
     /// Whether the pool has failed since it was opened.
@@ -140,6 +144,8 @@ impl Node {
             told: (false, false),
             clock,
             pool,
+            cut: None,
+            reused: 0,
             hung: false,
             failed: false,
             slots: BTreeMap::new(),

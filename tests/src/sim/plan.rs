@@ -24,13 +24,28 @@ pub const POOL_BYTES: u64 = 64 << 20;
 /// Blocks in each slice: the smallest volume has one.
 pub const SLICE_BLOCKS: u64 = 256;
 
+/// Segments of an engine's pool.
+const ROOMY: u64 = 28;
+const SMALL: u64 = 18;
+
 /// What the replicas lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// Ordered maps.
     Model,
-    /// The real engine on its memory disk.
+    /// The real engine on its memory disk, in pools with room.
     Engine,
+    /// The same in pools so small that reclaim is always at work and segments are written over and
+    /// over.
+    SmallEngine,
+}
+
+impl StoreKind {
+    /// Whether it is the real engine.
+    #[must_use]
+    pub fn is_engine(self) -> bool {
+        self != Self::Model
+    }
 }
 
 /// One volume.
@@ -59,6 +74,11 @@ pub struct Plan {
     pub keep_bytes: u64,
     /// Each node's clock runs fast by so many parts per million.
     pub drift_ppm: Vec<i64>,
+    /// After one of so many appends to a small pool, a copy of it loses its power, and what would be
+    /// found is compared.
+    pub crash_every: u64,
+    /// The most blocks of one operation.
+    pub most_blocks: u64,
     /// How many operations clients ask for while faults come.
     pub operations: u32,
     /// The faults, and when each begins.
@@ -85,14 +105,29 @@ impl Plan {
                 }
             })
             .collect();
-        let store = if seed % 4 == 3 { StoreKind::Engine } else { StoreKind::Model };
-        if store == StoreKind::Engine {
+        let store = match seed % 8 {
+            3 => StoreKind::Engine,
+            7 => StoreKind::SmallEngine,
+            _ => StoreKind::Model,
+        };
+        if store.is_engine() {
             // Its pools are small, so that segments are used again: windows must fit into them.
             options.copy_window_bytes = options.copy_window_bytes.min(64 << 10);
             options.credit_step_bytes = options.credit_step_bytes.min(64 << 10);
             options.credit_idle_bytes = options.credit_idle_bytes.min(64 << 10);
         }
-        let faults = super::faults::draw(&mut prng, nodes, options.grace);
+        if store == StoreKind::SmallEngine {
+            // What is only set aside must leave room for reclaim.
+            options.copy_window_bytes = options.copy_window_bytes.min(32 << 10);
+            options.credit_step_bytes = options.credit_step_bytes.min(32 << 10);
+            options.credit_idle_bytes = options.credit_idle_bytes.min(32 << 10);
+        }
+        let mut faults = super::faults::draw(&mut prng, nodes, options.grace);
+        if store == StoreKind::SmallEngine {
+            for (_, kind) in faults.iter_mut().skip(2).step_by(4) {
+                *kind = FaultKind::CutInReclaim;
+            }
+        }
         let last = faults.last().map_or(Time::ZERO, |(at, _)| *at);
         Self {
             seed,
@@ -106,7 +141,11 @@ impl Plan {
             },
             options,
             drift_ppm,
-            operations: 320,
+            crash_every: 32,
+            // Records of one size lie in a segment where others of its earlier lives did.
+            most_blocks: if store == StoreKind::SmallEngine && seed & 8 != 0 { 1 } else { 4 },
+            // Enough to fill a small pool several times.
+            operations: if store == StoreKind::SmallEngine { 800 } else { 320 },
             faults,
             healed: last + Duration::from_secs(2),
         }
@@ -124,6 +163,8 @@ impl Plan {
             options: Options { restart_wait: Duration::from_secs(6), ..Options::default() },
             keep_bytes: 64 << 20,
             drift_ppm: vec![0; nodes as usize],
+            crash_every: 32,
+            most_blocks: 4,
             operations: 0,
             faults: Vec::new(),
             healed: Time::ZERO,
@@ -181,7 +222,10 @@ impl Sim {
             let clock = Clock::new(offset, self.plan.drift_ppm[i]);
             let pool: Box<dyn super::store::Pool> = match self.plan.store {
                 StoreKind::Model => Box::new(ModelPool::default()),
-                StoreKind::Engine => super::store::engine_pool(self.prng.next()),
+                StoreKind::Engine => super::store::engine_pool(self.prng.next(), ROOMY, 0),
+                StoreKind::SmallEngine => {
+                    super::store::engine_pool(self.prng.next(), SMALL, self.plan.crash_every)
+                }
             };
             let mut node = Node::new(id, PoolId(id.0), clock, pool, self.plan.options.clone());
             node.pool.open();

@@ -24,9 +24,19 @@ impl Sim {
         node.failed = !opened;
         let boot = node.boot.0;
         let now = self.queue.now();
+        let complaint = node.pool.complaint();
+        if let Some((at, had)) = node.cut.take() {
+            let lost = had.iter().any(|(slice, last)| node.pool.recovered(*slice).last < *last);
+            if lost && now.since(at) < node.options.lease {
+                self.coverage.count(Kind::Situation, "reboot inside the lease loses writes");
+            }
+        }
         let kept = &node.kept;
         self.trace.line(now, format_args!("{id:?} starts: {incarnation:?}, kept {kept:?}"));
         self.held.remove(&id);
+        if let Some(violation) = complaint {
+            self.fail(violation.property, format!("{id:?}: {}", violation.text));
+        }
         let seen = self.raft.seen_by(id).clone();
         for (slice, config) in seen.slices() {
             let here = config.member(id).is_some_and(|m| m.pool == self.nodes[&id].pool_id);
@@ -70,7 +80,11 @@ impl Sim {
         if self.nodes[&id].exists() {
             self.note_what_dies(id);
         }
+        let now = self.queue.now();
         let Some(node) = self.nodes.get_mut(&id) else { return };
+        let had =
+            node.pool.slices().into_iter().map(|slice| (slice, node.pool.recovered(slice).last));
+        node.cut = Some((now, had.collect()));
         node.pool.cut(&mut self.prng);
         node.kept.clear();
         node.drop_process();

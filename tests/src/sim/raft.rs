@@ -101,6 +101,12 @@ impl Raft {
         &self.states[self.seen.get(&node).copied().unwrap_or(0)]
     }
 
+    /// Whether `node` has a vote.
+    #[must_use]
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.voters.contains(&node)
+    }
+
     /// The leader, if there is one.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {

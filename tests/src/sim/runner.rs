@@ -3,18 +3,20 @@
 // Minutes of a soak are minutes of the person who asked for it; nothing in a run sees them.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mooring_config::{ChangeReason, Command as ConfigCommand, Done, Response, SliceChange};
 use mooring_terms::{BlockIndex, NodeId, SliceId};
 
 use super::checkers::agreement;
 use super::client::Standing;
 use super::coverage::{Coverage, Kind};
-use super::node::Power;
+use super::node::{Node, Power};
 use super::plan::{Plan, StoreKind};
 use super::regressions::OPEN;
 use super::trace::Trace;
@@ -29,9 +31,9 @@ const LIVENESS: Duration = Duration::from_secs(120);
 pub struct Outcome {
     /// What it reached.
     pub coverage: Coverage,
-    /// How many operations clients asked for.
+    /// How many operations clients asked for, beside probes and the last reads.
     pub operations: u64,
-    /// How many faults began.
+    /// How many faults hit somebody.
     pub faults: u64,
     /// What the replicas lay in.
     pub store: StoreKind,
@@ -127,7 +129,11 @@ impl Sim {
             let replicas = self.raft.state().volume(slice.volume)?.spec.replicas;
             // More than asked for, where an operator placed one and could not take another away.
             if config.in_sync.len() < replicas as usize || !config.joining.is_empty() {
-                return Some(format!("not all replicas of {slice} are in sync: {config:?}"));
+                let pools: Vec<String> =
+                    self.nodes.values().map(|node| node.pool.describe()).collect();
+                return Some(format!(
+                    "not all replicas of {slice} are in sync: {config:?}; pools: {pools:?}"
+                ));
             }
         }
         for client in self.clients.values().filter(|c| c.standing != Standing::Over) {
@@ -161,6 +167,42 @@ impl Sim {
         }
     }
 
+    /// Replicas that were just listed, because they are level, must be.
+    pub(super) fn check_listed(&mut self, command: &ConfigCommand, answer: &Response) {
+        let (ConfigCommand::ChangeSlices { changes, .. }, Ok(Done::Slices(results))) =
+            (command, answer)
+        else {
+            return;
+        };
+        let blocks: Vec<BlockIndex> = hot_blocks(0).map(BlockIndex).collect();
+        for (change, _) in changes.iter().zip(results).filter(|(_, result)| result.is_ok()) {
+            self.note_prefixes(change);
+            for member in change.in_sync.iter().filter(|_| change.reason == ChangeReason::Joined) {
+                let lives = |node: &&mut Node| {
+                    node.exists() && !node.failed && node.incarnation == member.incarnation
+                };
+                if let Some(node) = self.nodes.get_mut(&member.node).filter(lives) {
+                    let of = (member.node, change.slice);
+                    let seen = agreement::listed(of, &mut *node.pool, &blocks);
+                    self.hear_pool(member.node);
+                    self.check(seen);
+                }
+            }
+        }
+    }
+
+    /// Counts the restarts of all replicas that found different things on their media.
+    fn note_prefixes(&mut self, change: &SliceChange) {
+        let config = self.raft.state().slice(change.slice);
+        let last = |node: &Node| node.exists().then(|| node.pool.recovered(change.slice).last);
+        let members = config.iter().flat_map(|config| config.members());
+        let logs: BTreeSet<_> =
+            members.filter_map(|member| self.nodes.get(&member.node).and_then(last)).collect();
+        if change.reason == ChangeReason::AllRestarted && logs.len() > 1 {
+            self.count(Kind::Situation, "all restarted with different prefixes");
+        }
+    }
+
     fn compare_replicas(&mut self) {
         let state = self.raft.state().clone();
         let blocks: Vec<BlockIndex> = hot_blocks(0).map(BlockIndex).collect();
@@ -168,6 +210,8 @@ impl Sim {
             let others = config.in_sync.iter().map(|m| m.node).filter(|n| *n != config.primary);
             for other in others.collect::<Vec<NodeId>>() {
                 let seen = self.compare_pair(slice, config, other, &blocks);
+                self.hear_pool(config.primary);
+                self.hear_pool(other);
                 self.check(seen);
             }
         }
@@ -199,8 +243,8 @@ impl Sim {
     fn outcome_of_run(&self) -> Outcome {
         Outcome {
             coverage: self.coverage.clone(),
-            operations: self.history.begun(),
-            faults: self.plan.faults.len() as u64,
+            operations: self.workload.asked(),
+            faults: self.faults.begun,
             store: self.plan.store,
             hash: self.trace.hash(),
             happenings: self.happenings,
@@ -218,8 +262,10 @@ pub fn run_plan(seed: u64, trace: Trace, change: &dyn Fn(&mut Plan)) -> Result<O
     let mut sim = Sim::new(plan, trace);
     let ran = catch_unwind(AssertUnwindSafe(|| sim.run()));
     let violation = match (ran, sim.violation.take()) {
-        (Err(panic), _) => Some(Violation { property: "invariants", text: panic_text(&*panic) }),
-        (Ok(()), violation) => violation,
+        // What was broken first is the reason, whatever came of it.
+        (_, Some(violation)) => Some(violation),
+        (Err(panic), None) => Some(Violation { property: "invariants", text: panic_text(&*panic) }),
+        (Ok(()), None) => None,
     };
     match violation {
         None => Ok(sim.outcome_of_run()),

@@ -74,6 +74,7 @@ impl Sim {
             }
         }
         self.watch_pool(id);
+        self.tend_pool(id);
         self.register(id);
         let pause = self.prng.millis(80, 160);
         self.queue.after(pause, Happening::Watch(id, boot));

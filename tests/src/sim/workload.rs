@@ -34,6 +34,9 @@ pub struct Workload {
     rest: BTreeMap<VolumeId, Time>,
     tails: BTreeMap<SliceId, Epoch>,
     next_io: u64,
+    most_blocks: u64,
+    /// Operations asked for while faults came.
+    asked: u64,
     /// No client is made by itself (in scenarios, which make their own).
     pub paused: bool,
 }
@@ -56,6 +59,8 @@ impl Workload {
             rest: BTreeMap::new(),
             tails: BTreeMap::new(),
             next_io: 1,
+            most_blocks: plan.most_blocks,
+            asked: 0,
             paused: plan.operations == 0,
             prng,
         }
@@ -78,6 +83,12 @@ impl Workload {
         self.left.values().all(|left| *left == 0) && self.last_reads.values().all(Vec::is_empty)
     }
 
+    /// How many operations clients have asked for, the last reads of everything not counted.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked
+    }
+
     /// Lets the clients read everything once more.
     pub fn read_everything(&mut self, plan: &Plan) {
         for (i, volume) in plan.volumes.iter().enumerate() {
@@ -88,7 +99,7 @@ impl Workload {
 
     fn next_range(&mut self, slices: u64) -> VolumeRange {
         let slice = self.prng.within(0..slices);
-        let count = self.prng.within(1..5);
+        let count = self.prng.within(1..self.most_blocks + 1);
         let first = if self.prng.percent(60) {
             self.prng.within(0..EDGE)
         } else {
@@ -178,6 +189,7 @@ impl Sim {
         };
         let id = IoId(self.workload.next_io);
         self.workload.next_io += 1;
+        self.workload.asked += u64::from(self.phase != Phase::Reading);
         if let Some(client) = self.clients.get_mut(&client) {
             client.in_flight.insert(id, op);
         }

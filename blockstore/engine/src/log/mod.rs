@@ -27,6 +27,7 @@ use crate::address::Address;
 use crate::disk::Area;
 use crate::format::record::{Logged, RecordHeader};
 use crate::format::{RECORD_ALIGN, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::mutation::{Mutation, is_on};
 use crate::pool::Core;
 use crate::{EngineError, LogNumber, Result, SegmentId};
 
@@ -342,7 +343,11 @@ impl Batch {
         let partial = (log.offset % PAGE) as usize;
         log.tail = self.last_bytes(partial);
         let padding = if partial == 0 { 0 } else { PAGE as usize - partial };
-        self.open.resize(self.open.len() + padding, 0);
+        let end = self.open.len();
+        self.open.resize(end + padding, 0);
+        if is_on(Mutation::UseUnchecked) {
+            let _ = core.read(Area::Segment(log.head), log.offset, &mut self.open[end..]);
+        }
         self.parts.push(std::mem::take(&mut self.open).into());
         let slices: Vec<IoSlice<'_>> = self.parts.iter().map(|part| IoSlice::new(part)).collect();
         core.write(Area::Segment(log.head), self.start, &slices)?;

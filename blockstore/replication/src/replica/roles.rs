@@ -98,11 +98,11 @@ impl Replica {
         let core = &mut self.core;
         let config = core.config().clone();
         let listed = config.in_sync_member(core.me.node).copied();
-        let unchecked = mutated!(core, IncarnationUnchecked);
+        let primary = config.primary == core.me.node;
+        let unchecked = mutated!(core, IncarnationUnchecked) && !primary;
         let current = listed
             .is_some_and(|member| member.incarnation == core.me.incarnation || unchecked)
             && !matches!(old, Role::Failed(_));
-        let primary = config.primary == core.me.node;
         core.join = core.join.filter(|_| matches!(old, Role::Joiner(_)) && listed.is_none());
         if let Role::Failed(mut failed) = old {
             failed.next_epoch(core, turn);

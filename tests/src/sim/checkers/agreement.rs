@@ -1,32 +1,32 @@
 //! Property: **in-sync replicas agree.** When nothing is under way, all in-sync replicas of a
 //! slice have the same last version, and block by block the same version and content; none is
-//! missing.
+//! missing. And none is missing on a replica at the moment at which it is listed.
 
 use mooring_config::SliceConfig;
 use mooring_replication::ReadFault;
-use mooring_terms::{BlockIndex, BlockRange, Extent, NodeId, SliceId, Version};
+use mooring_terms::{BlockIndex, NodeId, SliceId};
 
 use super::{Checked, violated};
-use crate::sim::store::Pool;
+use crate::sim::store::{Block, Pool, look};
 
-/// One block of one replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Block {
-    /// Without its version: the engine keeps none for what was discarded and never written.
-    Hole,
-    Data(Version, u32),
-    Missing,
-    Unreadable(ReadFault),
-}
+const PROPERTY: &str = "in-sync replicas agree";
 
-fn look(pool: &mut dyn Pool, slice: SliceId, block: BlockIndex) -> Block {
-    match pool.read(slice, BlockRange::new(block, 1)) {
-        Err(fault) => Block::Unreadable(fault),
-        Ok(extents) => match extents.first() {
-            Some(Extent::Hole { .. }) => Block::Hole,
-            Some(Extent::Data { version, data, .. }) => Block::Data(*version, data.crcs()[0]),
-            Some(Extent::Missing { .. }) | None => Block::Missing,
-        },
+/// A replica was listed in sync because it is level: it must have every block.
+///
+/// # Errors
+/// A violation.
+pub fn listed(
+    (node, slice): (NodeId, SliceId),
+    pool: &mut dyn Pool,
+    blocks: &[BlockIndex],
+) -> Checked {
+    let missing = blocks.iter().find(|block| look(pool, slice, **block) == Block::Missing);
+    match missing {
+        None => Ok(()),
+        Some(block) => {
+            let text = format!("{node:?} is listed in sync for {slice}, but misses block {block}");
+            violated(PROPERTY, text)
+        }
     }
 }
 
@@ -42,14 +42,13 @@ pub fn compare(
     blocks: &[BlockIndex],
     may_rot: &dyn Fn(BlockIndex) -> bool,
 ) -> Checked {
-    let property = "in-sync replicas agree";
     let (here, there) = (primary.recovered(slice).last, other.recovered(slice).last);
     if here != there {
         let text = format!(
             "{slice}: the log of {:?} ends at {here}, that of {node:?} at {there}",
             config.primary
         );
-        return violated(property, text);
+        return violated(PROPERTY, text);
     }
     for block in blocks {
         let (here, there) = (look(primary, slice, *block), look(other, slice, *block));
@@ -62,7 +61,7 @@ pub fn compare(
                 "{slice}: block {block} is {here:?} on {:?} and {there:?} on {node:?}",
                 config.primary
             );
-            return violated(property, text);
+            return violated(PROPERTY, text);
         }
     }
     Ok(())

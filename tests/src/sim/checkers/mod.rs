@@ -7,7 +7,7 @@
 //! | one writer per epoch, one content per version | `writers` |
 //! | fenced never writes | `fenced` |
 //! | flushed is durable | `flushed` |
-//! | in-sync replicas agree | `agreement` |
+//! | in-sync replicas agree | `agreement`, `lineage` |
 //! | resync copies only what changed | `resync` |
 //! | no failover without cause, no loss without declaration | `cause` |
 //!
@@ -19,6 +19,7 @@ pub mod agreement;
 pub mod cause;
 pub mod fenced;
 pub mod flushed;
+pub mod lineage;
 pub mod register;
 pub mod resync;
 pub mod writers;
@@ -53,6 +54,7 @@ pub fn violated(property: &'static str, text: String) -> Checked {
 /// All of them.
 #[derive(Debug)]
 pub struct Checkers {
+    lineage: lineage::Lineage,
     writers: writers::Writers,
     acknowledged: acknowledged::Acknowledged,
     fenced: fenced::Fenced,
@@ -69,6 +71,7 @@ impl Checkers {
     #[must_use]
     pub fn new(_: &Plan) -> Self {
         Self {
+            lineage: lineage::Lineage::default(),
             writers: writers::Writers::default(),
             acknowledged: acknowledged::Acknowledged::default(),
             fenced: fenced::Fenced::default(),
@@ -78,6 +81,11 @@ impl Checkers {
             lost_a_block: false,
             rotten: BTreeSet::new(),
         }
+    }
+
+    /// A replica begins with what its pool has.
+    pub fn opened(&mut self, node: NodeId, slice: SliceId, last: Version) {
+        self.lineage.opened(node, slice, last);
     }
 
     /// A replica appends entries to its log.
@@ -92,6 +100,7 @@ impl Checkers {
         state: &ClusterState,
     ) -> Checked {
         for entry in entries {
+            self.lineage.appended(node, slice, entry)?;
             if let Entry::Record { record, .. } = entry {
                 let fresh = self.writers.appended(node, slice, record, state)?;
                 if fresh && let Some(range) = record.range() {
@@ -121,11 +130,9 @@ impl Checkers {
         nodes: &BTreeMap<NodeId, Node>,
         state: &ClusterState,
     ) -> Checked {
-        let _ = (node, nodes);
         self.fenced.replied(slice, id, reply)?;
-        self.flushed.replied(slice, id, reply, state)?;
-        self.acknowledged.replied(slice, reply);
-        Ok(())
+        self.flushed.replied((node, slice), id, reply, state, &self.lineage)?;
+        self.acknowledged.replied((node, slice), reply, nodes, state, &self.lineage)
     }
 
     /// A primary begins to serve, with this log.
@@ -140,9 +147,13 @@ impl Checkers {
         log: Version,
         state: &ClusterState,
     ) -> Checked {
-        let before = self.acknowledged.last(slice);
-        self.acknowledged.serving(node, slice, epoch, log, state)?;
-        if self.acknowledged.last(slice) < before {
+        let of = (node, slice);
+        if self.acknowledged.is_past(slice, epoch) {
+            // A newer one serves already: this one will answer nothing, or be found out when it does.
+            return Ok(());
+        }
+        self.flushed.serving(of, epoch, log, &self.lineage)?;
+        if self.acknowledged.serving(of, epoch, log, state, &self.lineage)? {
             self.flushed.forget(slice);
         }
         Ok(())
@@ -212,6 +223,11 @@ impl Checkers {
         cause::check(&mut self.asked, command, answer, states, faults, openings)
     }
 
+    /// An operator lets an older history of the slice go on.
+    pub fn loss_accepted(&mut self, slice: SliceId) {
+        self.flushed.loss_accepted(slice);
+    }
+
     /// A client was granted an attachment.
     pub fn granted(
         &mut self,
@@ -251,6 +267,12 @@ impl Checkers {
     #[must_use]
     pub fn rotten_elsewhere(&self, slice: SliceId) -> bool {
         self.rotten.iter().any(|(of, ..)| *of == slice)
+    }
+
+    /// Whether anything has rotted on another node than this.
+    #[must_use]
+    pub fn rotten_beside(&self, node: NodeId) -> bool {
+        self.rotten.iter().any(|(_, of, _)| *of != node)
     }
 
     /// Whether that block may be corrupt.

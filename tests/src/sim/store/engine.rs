@@ -22,47 +22,111 @@ use crate::sim::prng::Prng;
 
 /// Bytes of a segment: a record may have a quarter of it.
 const SEGMENT_BYTES: u64 = 128 << 10;
-/// Segments of a pool.
-const SEGMENTS: u64 = 28;
+/// More steps of housekeeping than lead to the next reclaim.
+const MOST_STEPS: u32 = 500;
 /// Takes all space when the pool is to be full; no volume has this number.
 const FILLER: SliceId = SliceId { volume: VolumeId(u64::MAX), index: SliceIndex(0) };
 
 /// A pool on the engine.
 pub struct EnginePool {
+    segments: u64,
     disk: Arc<MemoryDisk>,
     pool: Option<mooring_engine::Pool>,
     prng: Prng,
     full: bool,
     filled: u64,
-    /// Bytes given back that are no whole block yet: the engine counts blocks.
-    crumbs: BTreeMap<SliceId, u64>,
+    /// Why the pool could not be opened.
+    refused: Option<String>,
+    /// What the replicas count as promised to them: the engine counts blocks.
+    promised: BTreeMap<SliceId, u64>,
 }
 
 impl EnginePool {
-    /// An empty pool.
+    /// An empty pool of so many segments.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
-        let disk = Arc::new(MemoryDisk::new(SEGMENTS * SEGMENT_BYTES + (1 << 20)));
+    pub fn new(seed: u64, segments: u64) -> Self {
+        let disk = Arc::new(MemoryDisk::new(segments * SEGMENT_BYTES + (1 << 20)));
         let options = FormatOptions {
-            size_bytes: SEGMENTS * SEGMENT_BYTES,
+            size_bytes: segments * SEGMENT_BYTES,
             segment_bytes: SEGMENT_BYTES,
             tag: seed,
         };
         mooring_engine::Pool::format(&*disk, &options).expect("an empty disk takes a pool");
         Self {
+            segments,
             disk,
             pool: None,
             prng: Prng::new(seed),
             full: false,
             filled: 0,
-            crumbs: BTreeMap::new(),
+            refused: None,
+            promised: BTreeMap::new(),
         }
+    }
+
+    /// One step of housekeeping; says whether there was anything to do.
+    pub fn step(&self) -> bool {
+        // What fails here shows at the next append or sync.
+        let step = self.pool.as_ref().map(mooring_engine::Pool::maintain);
+        matches!(step, Some(Ok(mooring_engine::Maintained::Worked)))
+    }
+
+    /// Whether a segment is being emptied.
+    #[must_use]
+    pub fn is_reclaiming(&self) -> bool {
+        self.pool.as_ref().is_some_and(mooring_engine::Pool::is_reclaiming)
+    }
+
+    /// The pool that would be found if the power went now.
+    #[must_use]
+    pub fn crashed(&self, seed: u64) -> Self {
+        let disk = self.disk.fork();
+        disk.crash(seed);
+        let mut pool = Self {
+            segments: self.segments,
+            disk: Arc::new(disk),
+            pool: None,
+            prng: Prng::new(seed),
+            full: false,
+            filled: 0,
+            refused: None,
+            promised: BTreeMap::new(),
+        };
+        pool.open();
+        pool
+    }
+
+    /// What takes the pool's space, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let usage = self.pool.as_ref().map(mooring_engine::Pool::usage);
+        format!("{usage:?}, {} of it taken away", self.filled)
+    }
+
+    /// Why the last opening failed, if it did.
+    pub fn refused(&mut self) -> Option<String> {
+        self.refused.take()
+    }
+
+    /// Whether all that was appended is known to be durable.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.durable() >= pool.last_appended())
     }
 
     fn close(&mut self) {
         self.pool = None;
         self.filled = 0;
-        self.crumbs.clear();
+        self.promised.clear();
+    }
+
+    /// Takes `bytes` off what is promised, here and in the engine.
+    fn promised_less(&mut self, slice: SliceId, bytes: u64) {
+        let promised = self.promised.entry(slice).or_default();
+        *promised = promised.saturating_sub(bytes);
+        if let Some(pool) = &self.pool {
+            pool.keep_reserved(slice, *promised);
+        }
     }
 
     fn take_all_space(&mut self) {
@@ -78,7 +142,7 @@ impl EnginePool {
     /// Flips a bit in every place of the disk that holds `block`'s bytes.
     fn flip(&self, bytes: &[u8], bit: u64) -> bool {
         let mut hit = false;
-        for segment in 0..SEGMENTS {
+        for segment in 0..self.segments {
             let area = Area::Segment(SegmentId(u32::try_from(segment).expect("few")));
             let Ok(Some(length)) = self.disk.length(area) else { continue };
             let mut all = vec![0; usize::try_from(length).expect("small")];
@@ -93,7 +157,8 @@ impl EnginePool {
                     hit |= self.disk.rot(area, offset, which);
                     at += BLOCK_SIZE;
                 } else {
-                    at += 8;
+                    // A record's data begins wherever its header ends.
+                    at += 1;
                 }
             }
         }
@@ -118,7 +183,10 @@ impl Pool for EnginePool {
                 self.take_all_space();
                 true
             }
-            Err(error) => panic!("the pool can't be opened: {error}"),
+            Err(error) => {
+                self.refused = Some(error.to_string());
+                false
+            }
         }
     }
 
@@ -146,7 +214,7 @@ impl Pool for EnginePool {
     }
 
     fn remove(&mut self, slice: SliceId) {
-        self.crumbs.remove(&slice);
+        self.promised.remove(&slice);
         if let Some(pool) = &self.pool {
             let _ = pool.remove(slice);
             let _ = pool.sync();
@@ -166,7 +234,10 @@ impl Pool for EnginePool {
     fn append(&mut self, slice: SliceId, entries: &[Entry]) -> Result<(), AppendFault> {
         let Some(pool) = &self.pool else { return Err(AppendFault::Failed) };
         match pool.append(slice, entries) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.promised_less(slice, entries.iter().map(Entry::cost_bytes).sum());
+                Ok(())
+            }
             Err(EngineError::NoSpace { .. }) => Err(AppendFault::NoSpace),
             // An earlier disk fault may have kept the replica from being made.
             Err(EngineError::Io { .. } | EngineError::Poisoned | EngineError::NoReplica(_)) => {
@@ -241,19 +312,15 @@ impl Pool for EnginePool {
         let got = pool.reserve(slice, bytes).unwrap_or(0);
         if got < bytes {
             pool.release(slice, got);
+            pool.want_space();
             return 0;
         }
+        *self.promised.entry(slice).or_default() += got;
         got
     }
 
     fn release(&mut self, slice: SliceId, bytes: u64) {
-        let crumbs = self.crumbs.entry(slice).or_default();
-        *crumbs += bytes;
-        let whole = *crumbs / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
-        *crumbs -= whole;
-        if let Some(pool) = &self.pool {
-            pool.release(slice, whole);
-        }
+        self.promised_less(slice, bytes);
     }
 
     fn fill(&mut self, full: bool) {
@@ -278,17 +345,29 @@ impl Pool for EnginePool {
     }
 
     fn tend(&mut self) {
-        if let Some(pool) = &self.pool {
-            for _ in 0..8 {
-                // What fails here shows at the next append or sync.
-                if !matches!(pool.maintain(), Ok(mooring_engine::Maintained::Worked)) {
-                    break;
-                }
-            }
-        }
         if self.full {
             self.take_all_space();
         }
+    }
+
+    fn reclaim_and_stop(&mut self, operations: u64) -> bool {
+        let Some(pool) = &self.pool else { return false };
+        let works = || matches!(pool.maintain(), Ok(mooring_engine::Maintained::Worked));
+        for _ in 0..MOST_STEPS {
+            if pool.is_reclaiming() {
+                self.disk.stop_after(operations);
+                while works() {}
+                return true;
+            }
+            if !works() {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn reused(&self) -> u64 {
+        self.pool.as_ref().map_or(0, |pool| pool.usage().reused_segments)
     }
 }
 

@@ -15,9 +15,12 @@ use crate::sim::prng::Prng;
 
 /// What is in the log.
 #[derive(Clone, Debug)]
-enum Logged {
+pub enum Logged {
+    /// A replica was made.
     Created(SliceId),
+    /// A replica was taken away.
     Removed(SliceId),
+    /// A replica's entry.
     Entry(SliceId, Entry),
 }
 
@@ -34,6 +37,8 @@ struct Replica {
     state: Option<Bytes>,
     cells: BTreeMap<BlockIndex, Cell>,
     missing: BTreeSet<BlockIndex>,
+    /// Blocks that ever held data.
+    written: BTreeSet<BlockIndex>,
     records: BTreeMap<Sequence, Record>,
 }
 
@@ -43,6 +48,8 @@ pub struct ModelPool {
     log: Vec<Logged>,
     durable: usize,
     replicas: BTreeMap<SliceId, Replica>,
+    /// In a mirror, whose log begins behind it: the replicas as far as they are durable.
+    settled: BTreeMap<SliceId, Replica>,
     committed: BTreeMap<SliceId, Sequence>,
     /// Reserved bytes; gone when the pool is closed.
     reserved: BTreeMap<SliceId, u64>,
@@ -55,6 +62,9 @@ pub struct ModelPool {
 impl Replica {
     fn put(&mut self, block: BlockIndex, version: Version, data: Option<Data>) {
         self.missing.remove(&block);
+        if data.is_some() {
+            self.written.insert(block);
+        }
         self.cells.insert(block, Cell { version, data });
     }
 
@@ -173,6 +183,52 @@ impl ModelPool {
             }
         }
         self.log.push(logged);
+    }
+
+    /// Takes whatever an engine was given, without a word on space or faults.
+    pub fn mirror(&mut self, logged: Logged) {
+        let of = match &logged {
+            Logged::Created(slice) | Logged::Removed(slice) | Logged::Entry(slice, _) => *slice,
+        };
+        self.take(logged);
+        if let Some(replica) = self.replicas.get_mut(&of) {
+            replica.records.clear();
+        }
+    }
+
+    /// Whatever a mirror has taken is durable.
+    pub fn settle(&mut self) {
+        self.settled.clone_from(&self.replicas);
+        self.log.clear();
+    }
+
+    /// Whether a block of a replica has ever held data.
+    #[must_use]
+    pub fn ever_held_data(&self, slice: SliceId, block: BlockIndex) -> bool {
+        self.replicas.get(&slice).is_some_and(|replica| replica.written.contains(&block))
+    }
+
+    /// How many entries of a mirror are not known durable.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The shortest prefix of a mirror's log that is `same` as what an engine has recovered: with all
+    /// that is durable, or all of the log if `all`.
+    pub fn prefix(&self, all: bool, mut same: impl FnMut(&mut Self) -> bool) -> Option<Self> {
+        let mut past = Self {
+            replicas: self.settled.clone(),
+            settled: self.settled.clone(),
+            ..Self::default()
+        };
+        for logged in &self.log {
+            if !all && same(&mut past) {
+                return Some(past);
+            }
+            past.take(logged.clone());
+        }
+        same(&mut past).then_some(past)
     }
 
     fn fails(&mut self, sync: bool) -> bool {
