@@ -141,8 +141,7 @@ impl Restart {
             let member = core.config().in_sync_member(node)?;
             let has_all = report.position.is_whole();
             let same = member.incarnation == report.incarnation;
-            ((same || unchecked) && has_all)
-                .then_some((node, &report.position))
+            ((same || unchecked) && has_all).then_some((node, &report.position))
         })
     }
 
