@@ -150,6 +150,12 @@ impl<B: Blocks> Store<B> {
         Ok((Self { blocks, superblock, journal, tree }, opened))
     }
 
+    /// The blocks that it is on.
+    #[must_use]
+    pub fn blocks(&self) -> &B {
+        &self.blocks
+    }
+
     /// Where everything is.
     #[must_use]
     pub fn superblock(&self) -> &Superblock {

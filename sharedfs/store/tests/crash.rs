@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use mooring_sharedfs_core::format::{KeyRange, Record, Superblock};
+use mooring_sharedfs_core::format::{DataClaim, KeyRange, Record, Superblock};
 use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
-use mooring_sharedfs_core::{BlockAddress, Run};
-use mooring_sharedfs_store::{MemoryBlocks, Store, StoreError};
+use mooring_sharedfs_core::{BlockAddress, FileBlock, Ino, Run};
+use mooring_sharedfs_store::{Blocks, MemoryBlocks, Opened, Store, StoreError};
+use mooring_terms::{Epoch, Sequence, Version};
 
 const SLICE_BLOCKS: u64 = 512;
 const CACHE: usize = 1 << 20;
@@ -166,6 +167,55 @@ fn a_power_cut_takes_nothing_that_was_flushed() {
         model.run(&mut again, seed + 100).unwrap();
     }
     assert!(went_back > 5, "only {went_back} cuts took anything");
+}
+
+#[test]
+fn a_batch_is_read_only_behind_the_one_it_was_written_behind() {
+    let write = |store: &mut Store<MemoryBlocks>, byte: u8| {
+        let mut record = Record::default();
+        record.changes.insert(b"key".to_vec(), Some(vec![byte]));
+        store.apply(&record.changes).unwrap();
+        store.write(&[record]).unwrap();
+    };
+    let blocks = new_store();
+    let beside = Arc::new(blocks.after_crash());
+    let mut store = Store::open(blocks.clone(), 1, CACHE).unwrap().0;
+    write(&mut store, 1);
+    write(&mut store, 2);
+    // Another history, of which only the first batch comes to lie over this one's.
+    write(&mut Store::open(beside.clone(), 1, CACHE).unwrap().0, 3);
+    let mut block = vec![0; 4096];
+    beside.read(BlockAddress(1), &mut block).unwrap();
+    blocks.write(BlockAddress(1), &block).unwrap();
+    let (store, opened) = Store::open(Arc::new(blocks.after_crash()), 2, CACHE).unwrap();
+    assert_eq!(opened.replayed, 1);
+    assert_eq!(store.get(b"key").unwrap(), Some(vec![3]));
+}
+
+#[test]
+fn what_was_claimed_of_data_is_told_when_the_journal_is_replayed() {
+    let blocks = new_store();
+    let mut store = Store::open(blocks.clone(), 1, CACHE).unwrap().0;
+    let claim = DataClaim {
+        ino: Ino(5),
+        block: FileBlock(6),
+        run: Run::new(BlockAddress(70), 8),
+        version: Version::new(Epoch(9), Sequence(10)),
+    };
+    store.write(&[Record { claims: vec![claim], ..Record::default() }]).unwrap();
+    let (mut again, opened) = Store::open(Arc::new(blocks.after_crash()), 2, CACHE).unwrap();
+    assert_eq!(opened.claims, [claim]);
+    // A checkpoint comes after a flush of that data: it is there.
+    again.checkpoint().unwrap();
+    let found = again_after(again);
+    assert_eq!(found.claims, []);
+}
+
+/// Drops a store and opens it again.
+fn again_after(store: Store<MemoryBlocks>) -> Opened {
+    let blocks = store.blocks().after_crash();
+    drop(store);
+    Store::open(Arc::new(blocks), 3, CACHE).unwrap().1
 }
 
 #[test]

@@ -90,6 +90,17 @@ fn what_two_hosts_want_in_turn_nobody_gets_for_a_while() {
 }
 
 #[test]
+fn nothing_is_granted_beside_what_is_being_recalled() {
+    let mut leases = leases();
+    let (c, d) = (SessionId(3), SessionId(4));
+    for reader in [A, B] {
+        leases.grant(at(0), reader, FILE, LeaseLevel::Read);
+    }
+    assert_eq!(recalls(&mut leases, at(0), c, Need::Change).len(), 2);
+    assert_eq!(leases.grant(at(0), d, FILE, LeaseLevel::Read), None, "somebody waits");
+}
+
+#[test]
 fn after_a_failover_only_what_fits_is_reclaimed() {
     let mut leases = leases();
     assert!(leases.reclaim(A, FILE, LeaseLevel::Write).is_some());

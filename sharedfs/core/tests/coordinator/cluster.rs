@@ -8,7 +8,7 @@ use mooring_sharedfs_core::coordinator::{
     RequestId, Turn,
 };
 use mooring_sharedfs_core::file::{Commit, NewExtent};
-use mooring_sharedfs_core::format::{Key, SessionRow, StateRow};
+use mooring_sharedfs_core::format::{DataClaim, Key, SessionRow, StateRow};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{
     LockMode, LockOwner, LockRange, LockRequest, LockSpace, OnConflict,
@@ -56,6 +56,8 @@ pub struct Cluster {
     fences: Vec<SessionId>,
     fenced: BTreeSet<SessionId>,
     pub recalls: usize,
+    /// What records have said about data.
+    pub claims: Vec<DataClaim>,
 }
 
 fn options() -> Options {
@@ -97,6 +99,7 @@ impl Cluster {
             fences: Vec::new(),
             fenced: BTreeSet::new(),
             recalls: 0,
+            claims: Vec::new(),
         };
         cluster.run(out);
         cluster.deliver();
@@ -137,7 +140,10 @@ impl Cluster {
     fn run(&mut self, out: Vec<Command>) {
         for command in out {
             match command {
-                Command::Journal(number, _) => self.journaled = number,
+                Command::Journal(number, record) => {
+                    self.journaled = number;
+                    self.claims.extend(record.claims);
+                }
                 Command::Answer(id, answer) => self.answered(id, answer),
                 Command::NoSession(id) => {
                     if let Some(client) = self.clients.get_mut(&id.session) {

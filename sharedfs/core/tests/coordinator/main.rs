@@ -190,6 +190,17 @@ fn freed_blocks_come_back_when_durable_and_named_by_nobody() {
 }
 
 #[test]
+fn a_commit_says_which_blocks_must_hold_data() {
+    let mut c = Cluster::new();
+    let a = c.mount();
+    c.ask(a, file("f"));
+    let f = created(c.reply(a));
+    c.write_blocks(a, f, 4);
+    let claimed: u64 = c.claims.iter().map(|claim| claim.run.count).sum();
+    assert!(claimed == 4 && c.claims.iter().all(|claim| claim.ino == f), "{:?}", c.claims);
+}
+
+#[test]
 fn a_dead_clients_reservation_is_free_again() {
     let mut c = Cluster::new();
     let a = c.mount();
