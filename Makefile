@@ -9,6 +9,7 @@ SHELL := /bin/bash
 PREFIX  ?= /usr/local
 DESTDIR ?=
 MINUTES ?= 10
+PARTS   ?=
 
 # Where a unit belongs depends on who installs it: a person (/usr/local) or a package (/usr).
 UNITDIR ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
@@ -36,9 +37,9 @@ lint: ## Formatting, clippy, licenses and sources of dependencies, shell scripts
 	@deploy/setup lint
 	@tests/lint
 
-bench: ## Measure: a table on the screen, JSON in target/bench
-	@deploy/setup test
-	@echo "There are no benchmarks yet: they are the next step (README.md, What works)." >&2; exit 1
+bench: ## Measure, about 20 minutes: a table on the screen, JSON in target/bench (PARTS="fio idle")
+	@deploy/setup bench
+	@benches/run $(PARTS)
 
 soak: ## Run the simulator on new seeds for MINUTES=10
 	@MINUTES=$(MINUTES) tests/soak
