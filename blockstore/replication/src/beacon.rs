@@ -191,15 +191,19 @@ impl Beacons {
         }
     }
 
+    /// What was told to a node and still holds stays as it is, with what the node answered to it.
     fn change(&mut self, now: Time, slice: SliceId, new: Vouched) {
         let old = self.vouched.remove(&slice).unwrap_or_default();
-        for node in &old.peers {
+        let stays = |node: &NodeId| {
+            old.told() == new.told() && old.peers.contains(node) && new.peers.contains(node)
+        };
+        for node in old.peers.iter().filter(|node| !stays(node)) {
             if let Some(peer) = self.peers.get_mut(node) {
                 peer.remove(slice);
             }
         }
-        if let Some(epoch) = new.epoch.filter(|_| !new.muted) {
-            for node in &new.peers {
+        if let Some(epoch) = new.told() {
+            for node in new.peers.iter().filter(|node| !stays(node)) {
                 let peer = self.peers.entry(*node).or_default();
                 let soon = (peer.last_sent + MIN_GAP).max(now);
                 peer.next = if peer.is_empty() { soon } else { peer.next.min(soon) };
@@ -209,6 +213,13 @@ impl Beacons {
         if new.epoch.is_some() || new.muted {
             self.vouched.insert(slice, new);
         }
+    }
+}
+
+impl Vouched {
+    /// The epoch that peers are told of.
+    fn told(&self) -> Option<Epoch> {
+        self.epoch.filter(|_| !self.muted)
     }
 }
 

@@ -383,6 +383,7 @@ impl Rig {
             joining: Vec::new(),
             min_in_sync: if self.nodes.len() > 2 { 2 } else { 1 },
             tail_lost: Epoch(0),
+            seal: AttachmentEpoch(0),
         };
         self.table.configs.lock().insert(slice(volume), config.clone());
         for node in &self.nodes {

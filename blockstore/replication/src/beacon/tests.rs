@@ -194,3 +194,19 @@ fn a_hundred_thousand_slices_cost_no_more_than_one() {
     assert!(pair.messages <= 44, "{} messages in two seconds", pair.messages);
     assert!(pair.bytes / pair.messages < 700, "{} bytes a message", pair.bytes / pair.messages);
 }
+
+#[test]
+fn answers_are_kept_when_another_peer_is_added() {
+    let mut pair = Pair::new();
+    pair.vouch(0, 1, 1);
+    pair.vouch(1, 1, 1);
+    pair.run(1000);
+    let peer = Pair::id(1);
+    let before = pair.nodes[0].answered(peer, slice(1), Epoch(1)).expect("a second of beacons");
+    let peers = vec![peer, NodeId(9)];
+    pair.give(0, BeaconEvent::Vouch { slice: slice(1), epoch: Some(Epoch(1)), peers });
+    assert_eq!(pair.nodes[0].answered(peer, slice(1), Epoch(1)), Some(before));
+    assert_eq!(pair.nodes[0].answered(NodeId(9), slice(1), Epoch(1)), None);
+    pair.vouch(0, 1, 2);
+    assert_eq!(pair.nodes[0].answered(peer, slice(1), Epoch(2)), None, "another epoch is news");
+}
