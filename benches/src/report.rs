@@ -217,7 +217,7 @@ fn rounded(number: f64) -> String {
     match number.abs() {
         size if size >= 100.0 => format!("{number:.0}"),
         size if size >= 10.0 => format!("{number:.1}"),
-        size if size == 0.0 => "0".into(),
+        0.0 => "0".into(),
         _ => format!("{number:.2}"),
     }
 }

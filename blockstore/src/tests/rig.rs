@@ -88,11 +88,14 @@ impl Admission for Table {
     }
 }
 
+/// An open pool and the disk beneath it.
+type OpenPool = (Arc<Pool>, Arc<MemoryDisk>);
+
 /// One node.
 pub struct RigNode {
     pub id: NodeId,
     pub plane: Arc<DataPlane>,
-    pub pools: Mutex<BTreeMap<PoolId, (Arc<Pool>, Arc<MemoryDisk>)>>,
+    pub pools: Mutex<BTreeMap<PoolId, OpenPool>>,
     table: Arc<Table>,
     endpoint: Arc<Endpoint>,
     this: Weak<Self>,

@@ -93,7 +93,7 @@ impl Raw {
     }
 
     /// Whether the node closes the connection instead of saying anything.
-    fn is_closed(mut self) -> bool {
+    fn ends(mut self) -> bool {
         let mut buffer = [0; 256];
         !matches!(self.0.read(&mut buffer), Ok(count) if count > 0)
     }
@@ -112,7 +112,7 @@ fn zeromq_is_refused_where_the_configuration_does_not_ask_for_it() {
     let (nodes, recorders) = pair([Unprotected::Data, Unprotected::Refused]);
     let mut raw = Raw::silent(&nodes[1]);
     raw.0.write_all(&[0xff; 64]).unwrap();
-    assert!(raw.is_closed());
+    assert!(raw.ends());
     nodes[0].endpoint.connect(TWO, Channel::Data);
     std::thread::sleep(Duration::from_millis(300));
     assert!(recorders[0].events().is_empty(), "{:?}", recorders[0].events());
@@ -136,7 +136,7 @@ fn data_goes_over_zeromq_and_the_rest_stays_protected() {
     {
         let mut raw = Raw::connect(&nodes[1]);
         raw.greet(ONE, channel, nodes[0].fingerprint, nodes[1].fingerprint);
-        assert_eq!(raw.is_closed(), !welcome, "{channel}");
+        assert_eq!(raw.ends(), !welcome, "{channel}");
     }
 }
 
@@ -148,17 +148,17 @@ fn a_header_that_announces_too_much_closes_its_connection_only() {
         // Before the peer is believed, and after.
         let mut early = Raw::connect(&nodes[1]);
         early.0.write_all(&header).unwrap();
-        assert!(early.is_closed());
+        assert!(early.ends());
         let mut late = Raw::connect(&nodes[1]);
         late.greet(ONE, Channel::Data, nodes[0].fingerprint, nodes[1].fingerprint);
         late.frame();
         late.0.write_all(&header).unwrap();
-        assert!(late.is_closed());
+        assert!(late.ends());
     }
     let mut long = Raw::connect(&nodes[1]);
     // Allowed for messages; not for who has not said who it is.
     long.0.write_all(&[&[2_u8][..], &70_000_u64.to_be_bytes()].concat()).unwrap();
-    assert!(long.is_closed());
+    assert!(long.ends());
     assert_lives(&nodes, &recorders);
 }
 
@@ -172,11 +172,11 @@ fn who_names_no_listed_node_or_means_another_is_refused() {
     {
         let mut raw = Raw::connect(&nodes[1]);
         raw.greet(node, Channel::Data, from, to);
-        assert!(raw.is_closed());
+        assert!(raw.ends());
     }
     let mut garbage = Raw::connect(&nodes[1]);
     garbage.send(b"hello");
-    assert!(garbage.is_closed());
+    assert!(garbage.ends());
     assert!(recorders[1].events().is_empty(), "{:?}", recorders[1].events());
 }
 
@@ -196,7 +196,7 @@ fn a_removed_node_is_cut_and_stays_out() {
     recorders[1].wait("the end", |events| matches!(events.last(), Some(Event::Closed(..))));
     let mut raw = Raw::connect(&nodes[1]);
     raw.greet(ONE, Channel::Data, nodes[0].fingerprint, nodes[1].fingerprint);
-    assert!(raw.is_closed());
+    assert!(raw.ends());
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn payloads_arrive_aligned() {
     recorders[1].wait_messages(ONE, Channel::Data, 1);
     let (_, got) = recorders[1].messages(ONE, Channel::Data).remove(0);
     assert_eq!(got, message);
-    assert!(got.payload[1..].iter().all(|frame| frame.as_ptr() as usize % 4096 == 0));
+    assert!(got.payload[1..].iter().all(|frame| (frame.as_ptr() as usize).is_multiple_of(4096)));
 }
 
 #[test]

@@ -187,14 +187,13 @@ impl Export {
             return answer(Err(IoError::Fenced));
         }
         self.count(&work);
-        let done: Done;
-        match work {
+        let done: Done = match work {
             Work::Read { offset, length } => return self.read(offset, length, answer),
             Work::BlockStatus { offset, length, one } => {
                 return self.status(offset, length, one, answer);
             }
-            _ => done = Box::new(move |result| answer(result.map(|()| Outcome::Done))),
-        }
+            _ => Box::new(move |result| answer(result.map(|()| Outcome::Done))),
+        };
         match work {
             Work::Write { offset, data, fua } => {
                 let range = around(offset, data.len() as u64);

@@ -38,14 +38,21 @@ pub(super) fn receive(
     let mut input = BytesMut::new();
     let agreed = match greet(&mut link, &mut input, offer, tls, wake) {
         Ok(Ok(agreed)) => agreed,
-        Ok(Err(Farewell::Aborted)) => return Ok(link.shut_down()),
+        Ok(Err(Farewell::Aborted)) => {
+            link.shut_down();
+            return Ok(());
+        }
         Ok(Err(farewell)) => {
             tracing::warn!(peer, %farewell, "an NBD client was refused");
-            return Ok(link.shut_down());
+            link.shut_down();
+            return Ok(());
         }
         Err(error) => return Err(error),
     };
-    let Some(export) = offer.open(&agreed.export) else { return Ok(link.shut_down()) };
+    let Some(export) = offer.open(&agreed.export) else {
+        link.shut_down();
+        return Ok(());
+    };
     let connection = Connection::new(link, agreed, Arc::clone(&export), peer.to_owned())?;
     // Taken away since it was offered.
     let Some(number) = export.admit(&connection) else { return Ok(()) };

@@ -210,7 +210,7 @@ fn decoders_refuse_rubbish_and_never_panic() {
             }
         }
         // Also where another kind is waited for: peers lie about that, too.
-        let kind = if numbers.next() % 10 == 0 { numbers.next() as u8 % 6 } else { *kind };
+        let kind = if numbers.next().is_multiple_of(10) { numbers.next() as u8 % 6 } else { *kind };
         let count = if is_taken(kind, &bytes, frames) { &mut taken } else { &mut refused };
         count[usize::from(kind)] += 1;
     }

@@ -45,7 +45,7 @@ const MENTION_EVERY: Duration = Duration::from_secs(60);
 
 /// What a stream goes over.
 enum Line {
-    Tls(Writer),
+    Tls(Box<Writer>),
     #[cfg(feature = "zeromq")]
     ZeroMq(zeromq::outgoing::Line),
 }
@@ -151,7 +151,7 @@ impl Outgoing {
         if self.unprotected {
             return zeromq::outgoing::dial(core, self.peer, self.channel).map(Line::ZeroMq);
         }
-        dial(core, self.peer, self.channel).map(Line::Tls)
+        dial(core, self.peer, self.channel).map(|writer| Line::Tls(Box::new(writer)))
     }
 
     /// From `connected` to `disconnected`.
@@ -165,7 +165,7 @@ impl Outgoing {
         }
         let reason = match line {
             Line::Tls(writer) => {
-                *self.writer.lock() = Some(writer);
+                *self.writer.lock() = Some(*writer);
                 self.begin(core);
                 self.serve(core)
             }

@@ -510,7 +510,8 @@ impl Reference {
                 let uid_ok = uid.is_none_or(|uid| uid == node.thing.owner.0 && owner);
                 let gid_ok =
                     gid.is_none_or(|gid| owner && (gid == node.thing.owner.1 || belongs(who, gid)));
-                if !who.privileged && !(uid_ok && gid_ok) {
+                let may = who.privileged || (uid_ok && gid_ok);
+                if !may {
                     return Err(libc::EPERM);
                 }
                 if !node.is_dir() && (uid.is_some() || gid.is_some()) {
