@@ -214,7 +214,7 @@ impl Node {
         Ok(())
     }
 
-    /// Hands its primaries over, within [`HAND_OVER_LIMIT`], and stops everything. What waits stays
+    /// Hands its primaries over, within a second, and stops everything. What waits stays
     /// unanswered: the next process goes on with it.
     pub async fn stop(&self) {
         self.hand_primaries_over().await;

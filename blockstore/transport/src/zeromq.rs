@@ -12,7 +12,7 @@
 //! - it dies of one frame header that announces too much: neither socket touches the network. Bytes
 //!   go through [`guard::Guard`], which checks every header before the crate sees it;
 //! - it queues 100,000 messages whatever their size: bytes count in our window until the other side's
-//!   handler has returned and said so ([`credit`]), and only a part of the window is in the crate;
+//!   handler has returned and said so (`credit.rs`), and only a part of the window is in the crate;
 //! - its DEALER does not connect again: a stream that breaks is dialled anew, as over TLS;
 //! - it serves all peers of a ROUTER with one loop: a ROUTER here has one peer.
 //!

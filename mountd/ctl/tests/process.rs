@@ -249,23 +249,22 @@ fn a_task_that_fails_fails_the_command() {
 }
 
 #[test]
-fn a_pool_that_is_measured_is_waited_for() {
-    let pool = |class: Option<&str>, task: Option<u64>| {
+fn a_pool_that_was_measured_says_so() {
+    let pool = |class: Option<&str>| {
         json!({"id": 3, "node": "alpha", "path": "/pool", "backing": "directory", "class": class,
             "class_set": false, "speed": null, "state": "ok", "fault": "", "size": 100_u64 << 30,
-            "used": 0, "live": 0, "replicas": 0, "incarnation": "", "task": task})
+            "used": 0, "live": 0, "replicas": 0, "incarnation": "", "task": null})
     };
-    let fake = Fake::start(move |asked| match (asked.method.as_str(), asked.target.as_str()) {
-        ("POST", "/v1/pools") => Reply::ok(pool(None, Some(9))),
-        ("GET", "/v1/tasks/9") => Reply::ok(task("done", 2)),
-        ("GET", "/v1/pools/3") => Reply::ok(pool(Some("high"), None)),
-        other => panic!("{other:?}"),
-    });
-    let run = ctl(fake.socket(), &["pool", "add", "/pool", "--size", "100G"]);
-    assert_eq!(run.code, 0, "{}", run.err);
-    assert_eq!(run.out, "pool 3 on alpha: /pool, 100 GiB, class high (measured)\n");
-    let run = ctl(fake.socket(), &["pool", "add", "/pool", "--no-wait"]);
-    assert_eq!(run.out, "pool 3 on alpha: /pool, 100 GiB, class not known yet\n");
+    let cases = [(Some("high"), "class high (measured)"), (None, "class not known yet")];
+    for (class, said) in cases {
+        let fake = Fake::start(move |asked| match (asked.method.as_str(), asked.target.as_str()) {
+            ("POST", "/v1/pools") => Reply::ok(pool(class)),
+            other => panic!("{other:?}"),
+        });
+        let run = ctl(fake.socket(), &["pool", "add", "/pool", "--size", "100G"]);
+        assert_eq!(run.code, 0, "{}", run.err);
+        assert_eq!(run.out, format!("pool 3 on alpha: /pool, 100 GiB, {said}\n"));
+    }
 }
 
 #[test]

@@ -9,11 +9,11 @@
 //! Whoever writes does it in three steps, whether it is a client with a write lease or the
 //! coordinator for several writers:
 //!
-//! 1. *plan* ([`Transaction::plan_write`], [`Transaction::plan_extend`],
-//!    [`Transaction::plan_zero`]): which bytes go into which blocks. New data goes into reserved
+//! 1. *plan* (`Transaction::plan_write`, `Transaction::plan_extend`,
+//!    `Transaction::plan_zero`): which bytes go into which blocks. New data goes into reserved
 //!    blocks, what is already written is overwritten in place. A plan changes nothing.
 //! 2. the blocks are written;
-//! 3. *commit* ([`Transaction::commit`] and the others): blocks become part of the file, the size
+//! 3. *commit* (`Transaction::commit` and the others): blocks become part of the file, the size
 //!    moves.
 //!
 //! So a file never shows bytes that nobody wrote to it, whatever happens in between. The inode must

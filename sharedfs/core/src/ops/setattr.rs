@@ -31,7 +31,7 @@ pub struct SetAttributes {
     /// The group.
     pub gid: Option<u32>,
     /// The size in bytes. Growing needs the bytes behind the old end zeroed first: see
-    /// [`crate::file::plan_extend`].
+    /// `Transaction::plan_extend`.
     pub size: Option<u64>,
     /// When it was last read.
     pub atime: SetTime,
