@@ -278,7 +278,7 @@ impl Sim {
         let me = Member { node: id, pool: node.pool_id, incarnation: node.incarnation };
         let mut opened = node.pool.recovered(slice);
         opened.kept.clone_from(&node.kept);
-        self.checkers.opened(id, slice, opened.last);
+        self.checkers.opened(id, slice, opened.last, opened.damaged);
         let replica = Replica::new(slice, me, opened, config.cloned(), node.options.clone())
             .expect("the pool gives back the state that the core wrote");
         node.slots.insert(slice, Slot { replica, tick: None, state: "" });

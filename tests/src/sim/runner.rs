@@ -107,12 +107,23 @@ impl Sim {
                     self.phase = Phase::Over;
                     return;
                 }
+                Some(_) if self.queue.now() >= end && self.a_log_is_lost() => {
+                    self.count(Kind::Situation, "rot took the last whole log in sync");
+                    self.phase = Phase::Over;
+                    return;
+                }
                 Some(why) if self.queue.now() >= end => {
                     self.fail("liveness after healing", why);
                 }
                 Some(_) => self.work_all(),
             }
         }
+    }
+
+    /// Whether of some slice no replica in sync has its whole log any more.
+    fn a_log_is_lost(&self) -> bool {
+        let mut slices = self.raft.state().slices();
+        slices.any(|(slice, config)| self.checkers.all_are_damaged(slice, config))
     }
 
     /// What has not come right yet.

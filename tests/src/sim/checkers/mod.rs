@@ -26,7 +26,7 @@ pub mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mooring_config::{ClusterState, Command as ConfigCommand, Response, SliceChange};
+use mooring_config::{ClusterState, Command as ConfigCommand, Response, SliceChange, SliceConfig};
 use mooring_replication::{ClientId, Message, Note, Reply, RequestId, RequestMessage};
 use mooring_terms::{
     AttachmentEpoch, BlockIndex, Entry, Epoch, NodeId, SliceId, Time, Version, VolumeId,
@@ -62,6 +62,8 @@ pub struct Checkers {
     resync: resync::Resync,
     asked: cause::Asked,
     lost_a_block: bool,
+    /// Replicas whose log had lost something to rot when they were last opened.
+    damaged: BTreeSet<(SliceId, NodeId)>,
     /// Blocks that were made to rot.
     rotten: BTreeSet<(SliceId, NodeId, BlockIndex)>,
 }
@@ -79,13 +81,18 @@ impl Checkers {
             resync: resync::Resync::default(),
             asked: cause::Asked::default(),
             lost_a_block: false,
+            damaged: BTreeSet::new(),
             rotten: BTreeSet::new(),
         }
     }
 
     /// A replica begins with what its pool has.
-    pub fn opened(&mut self, node: NodeId, slice: SliceId, last: Version) {
+    pub fn opened(&mut self, node: NodeId, slice: SliceId, last: Version, damaged: bool) {
         self.lineage.opened(node, slice, last);
+        match damaged {
+            true => self.damaged.insert((slice, node)),
+            false => self.damaged.remove(&(slice, node)),
+        };
     }
 
     /// A replica appends entries to its log.
@@ -200,6 +207,13 @@ impl Checkers {
     #[must_use]
     pub fn lost_a_block(&self) -> bool {
         self.lost_a_block
+    }
+
+    /// Whether rot took something out of the log of every replica that is in sync: then none of them
+    /// may serve, and an operator decides.
+    #[must_use]
+    pub fn all_are_damaged(&self, slice: SliceId, config: &SliceConfig) -> bool {
+        config.in_sync.iter().all(|member| self.damaged.contains(&(slice, member.node)))
     }
 
     /// A replica proposes a change.
