@@ -14,7 +14,7 @@
 //!
 //! File data is not in the tree (files of up to [`format::INLINE_BYTES`] aside). Whoever writes a
 //! file (a client, or the coordinator for several writers at once) puts bytes into blocks that are
-//! reserved for it, and then *commits* them: see [`file`].
+//! reserved for it, and then *commits* them: see [`mod@file`].
 //!
 //! Invariants, checked by [`check`] over a whole tree:
 //! - every block of the data area is in exactly one place: a free run, a reservation, the
