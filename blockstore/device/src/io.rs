@@ -63,6 +63,44 @@ pub trait BlockIo: Send + Sync {
         let _ = offset;
         done(Ok(vec![Extent { length, hole: false }]));
     }
+
+    /// Several requests at once, in order, as if each had been made by its own call: whoever has them
+    /// at hand lets the volume do them together.
+    fn submit(&self, requests: Vec<BlockRequest>) {
+        for request in requests {
+            match request {
+                BlockRequest::Read { offset, length, done } => self.read(offset, length, done),
+                BlockRequest::Write { offset, data, fua, done } => {
+                    self.write(offset, data, fua, done);
+                }
+                BlockRequest::Flush { done } => self.flush(done),
+                BlockRequest::Discard { offset, length, done } => {
+                    self.discard(offset, length, done);
+                }
+                BlockRequest::WriteZeroes { offset, length, done } => {
+                    self.write_zeroes(offset, length, done);
+                }
+                BlockRequest::Status { offset, length, done } => self.status(offset, length, done),
+            }
+        }
+    }
+}
+
+/// A request of a device; the fields are the arguments of the method of [`BlockIo`] of that name.
+#[allow(missing_docs)]
+pub enum BlockRequest {
+    /// See [`BlockIo::read`].
+    Read { offset: u64, length: u32, done: ReadDone },
+    /// See [`BlockIo::write`].
+    Write { offset: u64, data: Bytes, fua: bool, done: Done },
+    /// See [`BlockIo::flush`].
+    Flush { done: Done },
+    /// See [`BlockIo::discard`].
+    Discard { offset: u64, length: u64, done: Done },
+    /// See [`BlockIo::write_zeroes`].
+    WriteZeroes { offset: u64, length: u64, done: Done },
+    /// See [`BlockIo::status`].
+    Status { offset: u64, length: u64, done: StatusDone },
 }
 
 /// Why a request failed.

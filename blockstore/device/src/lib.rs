@@ -70,6 +70,6 @@ mod user;
 
 pub use device::{Device, DeviceHost, DeviceKind, DeviceStats, Swept};
 pub use error::DeviceError;
-pub use io::{BlockIo, Done, Extent, IoError, ReadDone, StatusDone};
+pub use io::{BlockIo, BlockRequest, Done, Extent, IoError, ReadDone, StatusDone};
 pub use loopdev::{Handover, LoopDevice, LoopHost, LoopOptions};
 pub use user::User;

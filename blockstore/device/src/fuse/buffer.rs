@@ -31,10 +31,50 @@ const START: usize = PAYLOAD - InHeader::SIZE - WriteIn::SIZE;
 /// taking another buffer from the stock.
 const LARGE: usize = 64 << 10;
 
-/// Bytes of buffers kept ready, in all sessions of the process together.
-const STOCK_BYTES: usize = 8 << 20;
+/// Bytes of buffers kept ready, in all sessions of the process together: while payloads are on their
+/// way as many as what writers keep until it is durable, else few.
+const STOCK_BYTES: usize = 96 << 20;
+const IDLE_STOCK_BYTES: usize = 8 << 20;
 
-static STOCK: Mutex<Vec<RequestBuffer>> = Mutex::new(Vec::new());
+static STOCK: Mutex<Stock> = Mutex::new(Stock { buffers: Vec::new(), bytes: 0, away: 0 });
+
+/// Buffers that are ready. A new one costs as much as several copies of it: its pages are made, put
+/// in place and locked.
+struct Stock {
+    buffers: Vec<RequestBuffer>,
+    bytes: usize,
+    /// Payloads that somebody has.
+    away: usize,
+}
+
+impl Stock {
+    /// A buffer of this length, if there is one, for a payload that goes away.
+    fn take(&mut self, length: usize) -> Option<RequestBuffer> {
+        self.away += 1;
+        let place = self.buffers.iter().rposition(|buffer| buffer.length == length)?;
+        self.bytes -= length;
+        Some(self.buffers.swap_remove(place))
+    }
+
+    /// Takes a buffer back whose payload nobody needs any more; gives those that are too many.
+    fn put(&mut self, buffer: RequestBuffer) -> Vec<RequestBuffer> {
+        self.away -= 1;
+        self.bytes += buffer.length;
+        self.buffers.push(buffer);
+        let mut surplus = Vec::new();
+        // A pause of the writers lets go of half, a longer one of nearly all.
+        let most = match self.away {
+            0 => IDLE_STOCK_BYTES.max(self.bytes / 2),
+            _ => STOCK_BYTES,
+        };
+        while self.bytes > most {
+            let Some(buffer) = self.buffers.pop() else { break };
+            self.bytes -= buffer.length;
+            surplus.push(buffer);
+        }
+        surplus
+    }
+}
 
 /// Room for one request.
 #[derive(Debug)]
@@ -97,13 +137,7 @@ impl RequestBuffer {
         if length < LARGE {
             return Bytes::copy_from_slice(&self.all()[PAYLOAD..PAYLOAD + length]);
         }
-        let stocked = {
-            let mut stock = STOCK.lock();
-            stock
-                .iter()
-                .position(|buffer| buffer.length == self.length)
-                .map(|i| stock.swap_remove(i))
-        };
+        let stocked = STOCK.lock().take(self.length);
         let fresh = match stocked {
             Some(buffer) => Ok(buffer),
             None => Self::new((self.length - PAYLOAD) as u32),
@@ -113,7 +147,10 @@ impl RequestBuffer {
                 Bytes::from_owner(Payload { buffer: Some(std::mem::replace(self, fresh)), length })
             }
             // Out of address space: the copy may still find room, and aborting helps nobody.
-            Err(_) => Bytes::copy_from_slice(&self.all()[PAYLOAD..PAYLOAD + length]),
+            Err(_) => {
+                STOCK.lock().away -= 1;
+                Bytes::copy_from_slice(&self.all()[PAYLOAD..PAYLOAD + length])
+            }
         }
     }
 }
@@ -145,10 +182,9 @@ impl AsRef<[u8]> for Payload {
 impl Drop for Payload {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            let mut stock = STOCK.lock();
-            if (stock.len() + 1) * buffer.length <= STOCK_BYTES {
-                stock.push(buffer);
-            }
+            let surplus = STOCK.lock().put(buffer);
+            // Unmapping takes long: not under the lock.
+            drop(surplus);
         }
     }
 }
@@ -171,6 +207,6 @@ mod tests {
                 assert!((taken.as_ptr() as usize).is_multiple_of(4096) || length < LARGE);
             }
         }
-        assert!(STOCK.lock().len() * ((1 << 20) + PAYLOAD) <= STOCK_BYTES);
+        assert!(STOCK.lock().bytes <= IDLE_STOCK_BYTES, "nothing is away");
     }
 }

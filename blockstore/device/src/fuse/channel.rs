@@ -36,6 +36,25 @@ impl Channel {
         }
     }
 
+    /// Whether [`Channel::receive`] waits for a request from now on. A holder that forwards can't be
+    /// asked without waiting: then this is refused, by `false`.
+    pub(crate) fn set_waiting(&self, waits: bool) -> bool {
+        match self {
+            Self::Kernel(fuse) => rustix::io::ioctl_fionbio(fuse, !waits).is_ok(),
+            Self::Forwarded { .. } => false,
+        }
+    }
+
+    /// As [`Channel::receive`], and `None` also when nothing waits: only after
+    /// `set_waiting(false)`.
+    pub(crate) fn receive_at_once(&self, space: &mut [u8]) -> Option<usize> {
+        match self {
+            // Whatever the reason for nothing is, the next call that waits meets it too.
+            Self::Kernel(fuse) => rustix::io::read(fuse, &mut *space).ok().filter(|&n| n > 0),
+            Self::Forwarded { .. } => None,
+        }
+    }
+
     /// Asks the kernel to send again what was read by an earlier process and never answered, over
     /// whichever descriptor of the connection.
     ///

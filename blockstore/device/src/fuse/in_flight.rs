@@ -105,6 +105,11 @@ impl InFlight {
         })
     }
 
+    /// Whether more than one request waits: then further ones may be about to come.
+    pub(super) fn is_shared(&self) -> bool {
+        self.count() > 1
+    }
+
     /// How many places are taken.
     pub(super) fn count(&self) -> u64 {
         (self.entries.len() - self.free.lock().places.len()) as u64

@@ -16,6 +16,7 @@
 
 pub mod abi;
 mod buffer;
+mod burst;
 mod channel;
 mod files;
 mod in_flight;

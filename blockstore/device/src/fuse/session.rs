@@ -16,12 +16,13 @@ use bytes::Bytes;
 
 use super::abi::{Frame, OutHeader, UNIQUE_RESEND, WriteOut, setattr};
 use super::buffer::RequestBuffer;
+use super::burst::Burst;
 use super::channel::Channel;
 use super::files;
 use super::in_flight::{InFlight, Place};
 use super::negotiate::Limits;
 use super::request::{Operation, Request};
-use crate::io::{BlockIo, IoError};
+use crate::io::{BlockIo, BlockRequest, IoError};
 use crate::{DeviceError, DeviceStats};
 
 /// Pieces that one writev takes, less one for the header.
@@ -70,6 +71,10 @@ impl Session {
             .map(|_| RequestBuffer::new(limits.max_write))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| DeviceError::system("mapping request buffers for", name, source))?;
+        for channel in &channels {
+            // A process that died in the middle of a burst has left it as it was then.
+            channel.set_waiting(true);
+        }
         let session = Arc::new(Self {
             serving: AtomicUsize::new(channels.len()),
             name: name.to_owned(),
@@ -145,14 +150,41 @@ impl Session {
 
     fn serve(self: Arc<Self>, channel: usize, mut buffer: RequestBuffer) {
         set_io_flusher();
+        let mut burst = Burst::default();
         while let Some(length) = self.channels[channel].receive(buffer.space()) {
-            self.handle(channel, length, &mut buffer);
+            self.handle(channel, length, &mut buffer, &mut burst);
+            if burst.takes_more() && self.in_flight.is_shared() {
+                self.gather(channel, &mut buffer, &mut burst);
+            }
+            if let Some(requests) = burst.take() {
+                self.io.submit(requests);
+            }
         }
         self.serving.fetch_sub(1, Ordering::AcqRel);
         tracing::debug!(device = self.name, channel, "the kernel has closed the session");
     }
 
-    fn handle(self: &Arc<Self>, channel: usize, length: usize, buffer: &mut RequestBuffer) {
+    /// Adds what waits already to a burst: many writes at once are one to every replica.
+    fn gather(self: &Arc<Self>, channel: usize, buffer: &mut RequestBuffer, burst: &mut Burst) {
+        if !self.channels[channel].set_waiting(false) {
+            return;
+        }
+        while burst.takes_more() {
+            match self.channels[channel].receive_at_once(buffer.space()) {
+                Some(length) => self.handle(channel, length, buffer, burst),
+                None => break,
+            }
+        }
+        self.channels[channel].set_waiting(true);
+    }
+
+    fn handle(
+        self: &Arc<Self>,
+        channel: usize,
+        length: usize,
+        buffer: &mut RequestBuffer,
+        burst: &mut Burst,
+    ) {
         let request = match Request::decode(buffer.request(length)) {
             Ok(request) => request,
             Err(malformed) => {
@@ -169,18 +201,21 @@ impl Session {
         }
         match request.operation {
             Operation::Read { offset, size } if node == files::DISK => {
-                self.read(channel, unique, offset, size)
+                self.read(channel, unique, offset, size, burst)
             }
             Operation::Write { offset, data } if node == files::DISK => {
                 let length = data.len();
                 match self.checked(offset, length as u64) {
                     Err(error) => self.refuse(channel, unique, error),
-                    Ok(()) => self.write(channel, unique, offset, buffer.take_payload(length)),
+                    Ok(()) => {
+                        let data = buffer.take_payload(length);
+                        self.write(channel, unique, offset, data, burst);
+                    }
                 }
             }
-            Operation::Fsync => self.fsync(channel, unique, node),
+            Operation::Fsync => self.fsync(channel, unique, node, burst),
             Operation::Fallocate { offset, length, mode } if node == files::DISK => {
-                self.fallocate(channel, unique, offset, length, mode);
+                self.fallocate(channel, unique, (offset, length), mode, burst);
             }
             Operation::Interrupt { unique: target } => self.interrupt(channel, unique, target),
             other => self.answer_name_space(channel, unique, node, other),
@@ -222,7 +257,14 @@ impl Session {
         }
     }
 
-    fn read(self: &Arc<Self>, channel: usize, unique: u64, offset: u64, size: u32) {
+    fn read(
+        self: &Arc<Self>,
+        channel: usize,
+        unique: u64,
+        offset: u64,
+        size: u32,
+        burst: &mut Burst,
+    ) {
         // Whoever reads the file itself is told its end.
         let end = self.size.load(Ordering::Acquire);
         let length = u64::from(size).min(end.saturating_sub(offset)) as u32;
@@ -235,19 +277,28 @@ impl Session {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         self.counters.read_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
         let Some(answer) = self.enter(channel, unique) else { return };
-        self.io.read(offset, length, Box::new(move |result| answer.read(result, length)));
+        let done = Box::new(move |result| answer.read(result, length));
+        burst.end_with(BlockRequest::Read { offset, length, done });
     }
 
-    fn write(self: &Arc<Self>, channel: usize, unique: u64, offset: u64, data: Bytes) {
+    fn write(
+        self: &Arc<Self>,
+        channel: usize,
+        unique: u64,
+        offset: u64,
+        data: Bytes,
+        burst: &mut Burst,
+    ) {
         self.counters.writes.fetch_add(1, Ordering::Relaxed);
         self.counters.write_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let size = data.len() as u32;
         let Some(answer) = self.enter(channel, unique) else { return };
         // FUSE has no FUA; the loop device sends a flush where its user wants one.
-        self.io.write(offset, data, false, Box::new(move |result| answer.written(result, size)));
+        let done = Box::new(move |result| answer.written(result, size));
+        burst.add(size as usize, BlockRequest::Write { offset, data, fua: false, done });
     }
 
-    fn fsync(self: &Arc<Self>, channel: usize, unique: u64, node: u64) {
+    fn fsync(self: &Arc<Self>, channel: usize, unique: u64, node: u64, burst: &mut Burst) {
         if node != files::DISK {
             return self.answer_parts(channel, unique, 0, &[]);
         }
@@ -256,16 +307,17 @@ impl Session {
         }
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         let Some(answer) = self.enter(channel, unique) else { return };
-        self.io.flush(Box::new(move |result| answer.done(result)));
+        let done = Box::new(move |result| answer.done(result));
+        burst.end_with(BlockRequest::Flush { done });
     }
 
     fn fallocate(
         self: &Arc<Self>,
         channel: usize,
         unique: u64,
-        offset: u64,
-        length: u64,
+        (offset, length): (u64, u64),
         mode: u32,
+        burst: &mut Burst,
     ) {
         const PUNCH: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
         const ZERO: u32 = (libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE) as u32;
@@ -279,10 +331,10 @@ impl Session {
         let done = Box::new(move |result| answer.done(result));
         if mode == PUNCH {
             self.counters.discards.fetch_add(1, Ordering::Relaxed);
-            self.io.discard(offset, length, done);
+            burst.end_with(BlockRequest::Discard { offset, length, done });
         } else {
             self.counters.zeroes.fetch_add(1, Ordering::Relaxed);
-            self.io.write_zeroes(offset, length, done);
+            burst.end_with(BlockRequest::WriteZeroes { offset, length, done });
         }
     }
 
