@@ -20,6 +20,7 @@
 //!
 //! A transport must not interpret messages, retry them on a new stream, or block in `send`.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
@@ -117,6 +118,24 @@ pub trait Handler: Send + Sync {
     /// A message from `peer`, in order within `stream`. Once a message of a newer stream of that
     /// (peer, channel) was delivered, none of an older one is.
     fn message(&self, from: NodeId, channel: Channel, stream: StreamId, message: Message);
+
+    /// Messages that have arrived together: takes one or more from the front of `ready` (not empty),
+    /// without doing anything that may take long, and gives what is to be done about them. So a
+    /// burst can be taken in as one.
+    fn take<'a>(
+        &'a self,
+        from: NodeId,
+        channel: Channel,
+        stream: StreamId,
+        ready: &mut VecDeque<Message>,
+    ) -> Box<dyn FnOnce() + 'a> {
+        let message = ready.pop_front();
+        Box::new(move || {
+            if let Some(message) = message {
+                self.message(from, channel, stream, message);
+            }
+        })
+    }
 
     /// `stream` is over: it gives no further message.
     fn incoming_closed(&self, from: NodeId, channel: Channel, stream: StreamId);

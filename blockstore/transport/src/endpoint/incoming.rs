@@ -135,14 +135,14 @@ fn serve(core: &Arc<Core>, post: &ReaderPost, holder: u64, mut reader: Box<Reade
     ReaderPost::begin();
     let handler = core.handler();
     let reason = loop {
-        while let Some(message) = reader.ready.pop_front() {
+        while !reader.ready.is_empty() {
             if reader.turn.is_cut() {
                 reader.ready.clear();
                 reader.over = Some(ReceiveError::Cut);
                 break;
             }
             let Hello { node, channel, stream } = reader.hello;
-            let call = || handler.message(node, channel, stream, message);
+            let call = handler.take(node, channel, stream, &mut reader.ready);
             match post.call(holder, reader, call) {
                 Some(back) => reader = back,
                 None => return,
