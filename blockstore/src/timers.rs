@@ -30,7 +30,29 @@ struct State<S> {
     of: HashMap<S, Time>,
     /// To be called at once, whatever deadlines are set meanwhile.
     woken: BTreeSet<S>,
+    asleep: Asleep,
     stopped: bool,
+}
+
+/// Until when the thread sleeps, so that it is woken only for what is due before. A deadline that
+/// comes and goes with each request costs no wake-up that way; the thread wakes in vain once.
+#[derive(Clone, Copy)]
+enum Asleep {
+    /// It is up, and will look before it sleeps.
+    No,
+    Until(Time),
+    /// Until it is woken.
+    ForGood,
+}
+
+impl Asleep {
+    fn beyond(self, deadline: Time) -> bool {
+        match self {
+            Self::No => false,
+            Self::Until(end) => end > deadline,
+            Self::ForGood => true,
+        }
+    }
 }
 
 impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
@@ -42,6 +64,7 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
                 order: BTreeSet::new(),
                 of: HashMap::new(),
                 woken: BTreeSet::new(),
+                asleep: Asleep::No,
                 stopped: false,
             }),
             changed: Condvar::new(),
@@ -77,7 +100,7 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
         if let Some(deadline) = deadline {
             state.of.insert(subject, deadline);
             state.order.insert((deadline, subject));
-            if state.order.first() == Some(&(deadline, subject)) {
+            if state.asleep.beyond(deadline) {
                 drop(state);
                 self.changed.notify_one();
             }
@@ -108,12 +131,16 @@ impl<S: Copy + Ord + Hash + Send + 'static> Timers<S> {
                 return Some(std::mem::take(&mut state.woken).into_iter().collect());
             }
             let Some(&(deadline, _)) = state.order.first() else {
+                state.asleep = Asleep::ForGood;
                 self.changed.wait(&mut state);
+                state.asleep = Asleep::No;
                 continue;
             };
             let now = clock::now();
             if deadline > now {
+                state.asleep = Asleep::Until(deadline);
                 self.changed.wait_for(&mut state, deadline.since(now));
+                state.asleep = Asleep::No;
                 continue;
             }
             let mut due = Vec::new();
