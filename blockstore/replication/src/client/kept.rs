@@ -22,6 +22,8 @@ pub(super) struct Kept {
     /// be durable before it is forgotten.
     let_go: Epoch,
     let_go_up_to: Sequence,
+    /// What was last said to be durable: said again, it changes nothing.
+    durable: Sequence,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,10 @@ impl Kept {
 
     /// Everything up to `sequence` is durable everywhere.
     pub(super) fn durable(&mut self, sequence: Sequence) {
+        if sequence == self.durable {
+            return;
+        }
+        self.durable = sequence;
         let bytes = &mut self.bytes;
         self.writes.retain(|write| {
             let keep = write.sequence > sequence;
@@ -99,6 +105,7 @@ impl Kept {
             std::mem::take(&mut self.writes).into_iter().partition(|w| w.epoch < tail_lost);
         self.bytes = safe.iter().map(|write| weight(&write.operation)).sum();
         self.writes = safe;
+        self.durable = Sequence(0);
         Lost::Again(lost.into_iter().map(|write| write.operation).collect())
     }
 }
