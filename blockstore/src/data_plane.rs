@@ -9,6 +9,7 @@
 //! It routes and decides nothing. It needs neither Raft nor gossip to keep going: what it wants of the
 //! configuration goes through [`ConfigPort`], and comes back whenever it comes back.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use mooring_terms::{
 };
 use mooring_transport::{Channel, Handler, StreamId as TransportStream, Transport};
 
+use crate::agenda::Agenda;
 use crate::beacon::BeaconBoard;
 use crate::errands::{self, Cover};
 use crate::event_log::EventLog;
@@ -31,7 +33,7 @@ use crate::pool::Pool;
 use crate::slice::{Run, Slice, SlicePorts};
 use crate::timers::{Due, Timers};
 use crate::volume::{Volume, VolumePorts};
-use crate::wire::{ClientHello, Envelope};
+use crate::wire::{ClientHello, Envelope, EnvelopeError};
 
 /// Between two times that the primaries of a pool that hangs are asked to resign.
 const RESIGN_PAUSE: Duration = Duration::from_secs(1);
@@ -419,11 +421,11 @@ impl VolumePorts for DataPlane {
         volume.disconnected(node);
     }
 
-    fn request(&self, node: NodeId, message: RequestMessage) {
+    fn request(&self, node: NodeId, message: RequestMessage, agenda: &mut Agenda) {
         if node != self.me {
             self.send(node, Envelope::Request(message));
         } else if let Some((slice, event)) = self.local_request(self.me, message) {
-            slice.deliver(event);
+            slice.accept(event, agenda);
         }
     }
 
@@ -501,16 +503,40 @@ impl Handler for DataPlane {
                 }
             }
             Channel::Data => match Envelope::decode(message) {
-                Ok(envelope) => {
-                    let relieved = mooring_transport::is_relieved();
-                    let cover = if relieved { Cover::Stream } else { Cover::None };
-                    errands::scope(cover, || self.received(from, envelope));
-                }
-                Err(error) => {
-                    tracing::warn!(%from, %error, "a message that can't be decoded was dropped");
-                }
+                Ok(envelope) => errands::scope(cover(), || self.received(from, envelope)),
+                Err(error) => undecodable(from, &error),
             },
         }
+    }
+
+    /// Messages of replicas, requests and replies are told to whom they concern, all that are there;
+    /// the rest, which is seldom and may lead to anything, is handled one by one.
+    fn take<'a>(
+        &'a self,
+        from: NodeId,
+        channel: Channel,
+        stream: TransportStream,
+        ready: &mut VecDeque<mooring_transport::Message>,
+    ) -> Box<dyn FnOnce() + 'a> {
+        let mut agenda = Agenda::default();
+        let mut taken = false;
+        while channel == Channel::Data && ready.front().is_some_and(Envelope::is_plain) {
+            let Some(message) = ready.pop_front() else { break };
+            taken = true;
+            match Envelope::decode(message) {
+                Ok(envelope) => self.accept(from, envelope, &mut agenda),
+                Err(error) => undecodable(from, &error),
+            }
+        }
+        if taken {
+            return Box::new(move || agenda.carry_out(cover()));
+        }
+        let message = ready.pop_front();
+        Box::new(move || {
+            if let Some(message) = message {
+                self.message(from, channel, stream, message);
+            }
+        })
     }
 
     fn incoming_closed(&self, from: NodeId, channel: Channel, _stream: TransportStream) {
@@ -524,27 +550,10 @@ impl Handler for DataPlane {
 impl DataPlane {
     fn received(&self, from: NodeId, envelope: Envelope) {
         match envelope {
-            Envelope::Replica(message) => {
-                if let Some(slice) = self.slice(message.slice) {
-                    slice.deliver(Event::Message { from, message });
-                }
-            }
-            Envelope::Request(message) => {
-                // A client speaks from one node only: nobody else may use its name.
-                if self.clients.get(&message.id.client).is_none_or(|home| home.value().0 != from) {
-                    tracing::debug!(%from, "a request of a client that didn't introduce itself");
-                    return;
-                }
-                if let Some((slice, event)) = self.local_request(from, message) {
-                    slice.deliver(event);
-                }
-            }
-            Envelope::Reply(message) => {
-                if let Some(volume) = self.volume(message.slice.volume)
-                    && volume.client() == message.id.client
-                {
-                    volume.reply(from, message);
-                }
+            Envelope::Replica(_) | Envelope::Request(_) | Envelope::Reply(_) => {
+                let mut agenda = Agenda::default();
+                self.accept(from, envelope, &mut agenda);
+                agenda.carry_out(Cover::None);
             }
             Envelope::Client(hello) => {
                 let home = self.clients.get(&hello.client).map(|home| home.value().0);
@@ -567,6 +576,45 @@ impl DataPlane {
             }
         }
     }
+    /// Tells a slice or volume, and leaves what follows on the agenda.
+    fn accept(&self, from: NodeId, envelope: Envelope, agenda: &mut Agenda) {
+        match envelope {
+            Envelope::Replica(message) => {
+                if let Some(slice) = self.slice(message.slice) {
+                    slice.accept(Event::Message { from, message }, agenda);
+                }
+            }
+            Envelope::Request(message) => {
+                // A client speaks from one node only: nobody else may use its name.
+                if self.clients.get(&message.id.client).is_none_or(|home| home.value().0 != from) {
+                    tracing::debug!(%from, "a request of a client that didn't introduce itself");
+                    return;
+                }
+                if let Some((slice, event)) = self.local_request(from, message) {
+                    slice.accept(event, agenda);
+                }
+            }
+            Envelope::Reply(message) => {
+                if let Some(volume) = self.volume(message.slice.volume)
+                    && volume.client() == message.id.client
+                {
+                    volume.accept_reply(from, message, agenda);
+                }
+            }
+            Envelope::Client(_) | Envelope::Gone(_) | Envelope::Fresh => {
+                unreachable!("handled by `received`, and never plain")
+            }
+        }
+    }
+}
+
+/// Whether the transport goes on without this thread while it waits for a disk.
+fn cover() -> Cover {
+    if mooring_transport::is_relieved() { Cover::Stream } else { Cover::None }
+}
+
+fn undecodable(from: NodeId, error: &EnvelopeError) {
+    tracing::warn!(%from, %error, "a message that can't be decoded was dropped");
 }
 
 impl Due<SliceId> for DataPlane {

@@ -17,6 +17,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell: it has clocks, pauses and random numbers")]
 
 mod admission;
+mod agenda;
 mod beacon;
 mod clock;
 mod data_plane;

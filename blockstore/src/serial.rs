@@ -62,6 +62,21 @@ impl<T, C> Serial<T, C> {
         }
     }
 
+    /// Lets `step` drive the core and queue commands, and leaves them. Says whether somebody has to
+    /// [`Serial::run`] the queue: it is not empty, and nobody is at it.
+    #[must_use]
+    pub fn tell(&self, step: impl FnOnce(&mut T, &mut Vec<C>)) -> bool {
+        let mut inner = self.inner.lock();
+        let Inner { core, queue, running } = &mut *inner;
+        step(core, queue);
+        !*running && !queue.is_empty()
+    }
+
+    /// Runs what is queued until nothing is left, unless another thread is at it.
+    pub fn run(&self, run: impl FnMut(Vec<C>)) {
+        self.enter(|_, _| (), run);
+    }
+
     /// Looks at the core.
     pub fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&self.inner.lock().core)
@@ -95,6 +110,23 @@ mod tests {
             }
         });
         assert_eq!(*ran.lock(), (1..=2_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_told_waits_until_somebody_runs_it() {
+        let serial = Serial::new(());
+        assert!(!serial.tell(|(), _| ()), "there is nothing to run");
+        assert!(serial.tell(|(), queue| queue.push(1)));
+        assert!(serial.tell(|(), queue| queue.push(2)));
+        let ran = Mutex::new(Vec::new());
+        serial.run(|batch| {
+            let first = batch == [1, 2];
+            ran.lock().extend(batch);
+            if first {
+                assert!(!serial.tell(|(), queue| queue.push(3)), "somebody is at it");
+            }
+        });
+        assert_eq!(*ran.lock(), [1, 2, 3]);
     }
 
     #[test]

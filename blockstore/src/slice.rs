@@ -26,6 +26,7 @@ use mooring_replication::{
 use mooring_terms::{BlockIndex, BlockRange, Entry, Epoch, Extent, NodeId, Sequence, SliceId};
 use parking_lot::Mutex;
 
+use crate::agenda::Agenda;
 use crate::beacon::BeaconBoard;
 use crate::clock;
 use crate::errands::{self, Cover};
@@ -170,18 +171,35 @@ impl Slice {
         errands::scope(Cover::None, || self.drive(event));
     }
 
+    /// Tells the core, and leaves what it says to whoever carries out `agenda`. Waits for nothing but
+    /// the core.
+    pub fn accept(&self, event: Event, agenda: &mut Agenda) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let waiting = self.serial.tell(|replica, queue| self.step(replica, event, queue));
+        if waiting && let Some(this) = self.this.upgrade() {
+            agenda.add_slice(this);
+        }
+    }
+
+    /// Does what the core has said, unless another thread is at it: inside an [`errands::scope`].
+    pub fn run_queue(&self) {
+        self.serial.run(|batch| self.run(batch));
+    }
+
     fn drive(&self, event: Event) {
         if self.closed.load(Ordering::Acquire) {
             return;
         }
-        self.serial.enter(
-            |replica, queue| {
-                let now = clock::now();
-                self.beacons.with(|leases| replica.handle(now, leases, event, queue));
-                self.timers.set(self.id, replica.deadline());
-            },
-            |batch| self.run(batch),
-        );
+        self.serial
+            .enter(|replica, queue| self.step(replica, event, queue), |batch| self.run(batch));
+    }
+
+    fn step(&self, replica: &mut Replica, event: Event, queue: &mut Vec<Command>) {
+        let now = clock::now();
+        self.beacons.with(|leases| replica.handle(now, leases, event, queue));
+        self.timers.set(self.id, replica.deadline());
     }
 
     fn run(&self, batch: Vec<Command>) {

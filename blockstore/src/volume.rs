@@ -15,7 +15,8 @@ use std::sync::{Arc, LazyLock, Weak};
 use bytes::Bytes;
 use dashmap::DashMap;
 use mooring_device::{
-    BlockIo, Done, Extent as DeviceExtent, IoError as DeviceError, ReadDone, StatusDone,
+    BlockIo, BlockRequest, Done, Extent as DeviceExtent, IoError as DeviceError, ReadDone,
+    StatusDone,
 };
 use mooring_replication::{
     ClientCommand, ClientEvent, ClientId, Io, IoError, IoId, ReadPart, ReplyMessage,
@@ -28,6 +29,7 @@ use mooring_terms::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::agenda::Agenda;
 use crate::clock;
 use crate::errands::{self, Cover};
 use crate::serial::Serial;
@@ -39,8 +41,8 @@ pub trait VolumePorts: Send + Sync {
     /// Wants a stream to `node` for `client`; answered through [`Volume::connected`] or
     /// [`Volume::disconnected`], perhaps before this returns.
     fn connect(&self, volume: &Arc<Volume>, node: NodeId);
-    /// Sends a request.
-    fn request(&self, node: NodeId, message: RequestMessage);
+    /// Sends a request. One to this node's own slices is told to them, and left on `agenda`.
+    fn request(&self, node: NodeId, message: RequestMessage, agenda: &mut Agenda);
     /// What of a slice are holes, as [`Slice::holes`](crate::slice::Slice::holes) tells; `None` where
     /// this node has no replica that can.
     fn holes(&self, slice: SliceId, range: BlockRange) -> Option<Vec<Run>>;
@@ -248,6 +250,22 @@ impl Volume {
         self.deliver(ClientEvent::Reply { from, message });
     }
 
+    /// As [`Volume::reply`], and leaves what follows from it to whoever carries out `agenda`.
+    pub fn accept_reply(&self, from: NodeId, message: ReplyMessage, agenda: &mut Agenda) {
+        let waiting = self.serial.tell(|core, queue| {
+            core.handle(clock::now(), ClientEvent::Reply { from, message }, queue);
+            self.timers.set(self.id, core.deadline());
+        });
+        if waiting && let Some(this) = self.this.upgrade() {
+            agenda.add_volume(this);
+        }
+    }
+
+    /// Does what the core has said, unless another thread is at it.
+    pub fn run_queue(&self, agenda: &mut Agenda) {
+        self.serial.run(|batch| self.run_all(batch, agenda));
+    }
+
     /// A slice's configuration.
     pub fn configured(&self, slice: SliceIndex, config: mooring_config::SliceConfig) {
         self.deliver(ClientEvent::Config { slice, config });
@@ -286,14 +304,26 @@ impl Volume {
         self.deliver(ClientEvent::Tick);
     }
 
-    fn submit(&self, io: Io, waiting: Waiting) {
-        let id = IoId(self.next_io.fetch_add(1, Ordering::Relaxed));
-        self.waiting.insert(id, Mutex::new(waiting));
+    /// Tells the core of requests, in order, and then does what it says to all of them.
+    fn submit_all(&self, requests: impl IntoIterator<Item = (Io, Waiting)>) {
+        for (io, waiting) in requests {
+            let id = IoId(self.next_io.fetch_add(1, Ordering::Relaxed));
+            self.waiting.insert(id, Mutex::new(waiting));
+            // Whether the queue has to be run shows when that is tried.
+            let _ = self.serial.tell(|core, queue| {
+                core.handle(clock::now(), ClientEvent::Submit { id, io }, queue);
+                self.timers.set(self.id, core.deadline());
+            });
+        }
         // One thread of the device at a time does what waits for a disk itself: it has nothing better
         // to do, and if the disk hangs, the others go on.
         let may_wait = !self.waits.swap(true, Ordering::Acquire);
         let cover = if may_wait { Cover::Caller } else { Cover::None };
-        errands::scope(cover, || self.deliver(ClientEvent::Submit { id, io }));
+        let mut agenda = Agenda::default();
+        if let Some(this) = self.this.upgrade() {
+            agenda.add_volume(this);
+        }
+        agenda.carry_out(cover);
         if may_wait {
             self.waits.store(false, Ordering::Release);
         }
@@ -304,22 +334,26 @@ impl Volume {
     }
 
     fn drive(&self, step: impl FnOnce(&mut VolumeClient, &mut Vec<ClientCommand>)) {
+        let mut agenda = Agenda::default();
         errands::scope(Cover::None, || {
             self.serial.enter(
                 |core, queue| {
                     step(core, queue);
                     self.timers.set(self.id, core.deadline());
                 },
-                |batch| {
-                    for command in batch {
-                        self.run(command);
-                    }
-                },
+                |batch| self.run_all(batch, &mut agenda),
             );
+            agenda.carry_out(Cover::None);
         });
     }
 
-    fn run(&self, command: ClientCommand) {
+    fn run_all(&self, batch: Vec<ClientCommand>, agenda: &mut Agenda) {
+        for command in batch {
+            self.run(command, agenda);
+        }
+    }
+
+    fn run(&self, command: ClientCommand, agenda: &mut Agenda) {
         match command {
             ClientCommand::Connect { node } => {
                 if let (Some(ports), Some(this)) = (self.ports.upgrade(), self.this.upgrade()) {
@@ -328,7 +362,7 @@ impl Volume {
             }
             ClientCommand::Send { node, message } => {
                 if let Some(ports) = self.ports.upgrade() {
-                    ports.request(node, message);
+                    ports.request(node, message, agenda);
                 }
             }
             ClientCommand::QueryConfig { slice } => {
@@ -423,47 +457,81 @@ impl Volume {
     }
 }
 
-impl BlockIo for Volume {
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes.load(Ordering::Acquire)
-    }
-
-    fn read(&self, offset: u64, length: u32, done: ReadDone) {
-        self.submit(Io::Read(Self::range(offset, length.into())), Waiting::Read(done));
-    }
-
-    fn write(&self, offset: u64, data: Bytes, fua: bool, done: Done) {
-        if let Some(error) = self.refusal() {
-            return done(Err(error));
+impl Volume {
+    /// What the core is to do for a request; none if its caller was answered here.
+    fn io_of(&self, request: BlockRequest) -> Option<(Io, Waiting)> {
+        match request {
+            BlockRequest::Read { offset, length, done } => {
+                Some((Io::Read(Self::range(offset, length.into())), Waiting::Read(done)))
+            }
+            BlockRequest::Flush { done } => Some((Io::Flush, Waiting::Other(done))),
+            BlockRequest::Write { offset, data, fua, done } => self.change(done, || {
+                let first = Self::range(offset, 0).first;
+                Io::Write { first, data: Data::checksummed(data), fua }
+            }),
+            // A hole reads as zeros, and costs nothing.
+            BlockRequest::Discard { offset, length, done }
+            | BlockRequest::WriteZeroes { offset, length, done } => {
+                self.change(done, || Io::Discard { range: Self::range(offset, length), fua: false })
+            }
+            BlockRequest::Status { offset, length, done } => {
+                self.tell_status(offset, length, done);
+                None
+            }
         }
-        let first = Self::range(offset, 0).first;
-        let io = Io::Write { first, data: Data::checksummed(data), fua };
-        self.submit(io, Waiting::Other(done));
     }
 
-    fn flush(&self, done: Done) {
-        self.submit(Io::Flush, Waiting::Other(done));
-    }
-
-    fn discard(&self, offset: u64, length: u64, done: Done) {
-        if let Some(error) = self.refusal() {
-            return done(Err(error));
+    /// A change of the contents; none if it is refused, and its caller was told.
+    fn change(&self, done: Done, io: impl FnOnce() -> Io) -> Option<(Io, Waiting)> {
+        match self.refusal() {
+            Some(error) => {
+                done(Err(error));
+                None
+            }
+            None => Some((io(), Waiting::Other(done))),
         }
-        let io = Io::Discard { range: Self::range(offset, length), fua: false };
-        self.submit(io, Waiting::Other(done));
     }
 
-    fn status(&self, offset: u64, length: u64, done: StatusDone) {
+    fn tell_status(&self, offset: u64, length: u64, done: StatusDone) {
         if self.broken.load(Ordering::Acquire) {
             return done(Err(DeviceError::Fenced));
         }
         let unknown = || vec![DeviceExtent { length, hole: false }];
         done(Ok(self.holes(offset, length).unwrap_or_else(unknown)));
     }
+}
+
+impl BlockIo for Volume {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, length: u32, done: ReadDone) {
+        self.submit_all(self.io_of(BlockRequest::Read { offset, length, done }));
+    }
+
+    fn write(&self, offset: u64, data: Bytes, fua: bool, done: Done) {
+        self.submit_all(self.io_of(BlockRequest::Write { offset, data, fua, done }));
+    }
+
+    fn flush(&self, done: Done) {
+        self.submit_all(self.io_of(BlockRequest::Flush { done }));
+    }
+
+    fn discard(&self, offset: u64, length: u64, done: Done) {
+        self.submit_all(self.io_of(BlockRequest::Discard { offset, length, done }));
+    }
+
+    fn status(&self, offset: u64, length: u64, done: StatusDone) {
+        self.tell_status(offset, length, done);
+    }
 
     fn write_zeroes(&self, offset: u64, length: u64, done: Done) {
-        // A hole reads as zeros, and costs nothing.
-        self.discard(offset, length, done);
+        self.submit_all(self.io_of(BlockRequest::WriteZeroes { offset, length, done }));
+    }
+
+    fn submit(&self, requests: Vec<BlockRequest>) {
+        self.submit_all(requests.into_iter().filter_map(|request| self.io_of(request)));
     }
 }
 

@@ -82,6 +82,12 @@ impl Envelope {
         transport::Message::with_payload(Bytes::from_static(kind), payload)
     }
 
+    /// Whether a message is of a replica, a request or a reply, as nearly all are.
+    #[must_use]
+    pub fn is_plain(message: &transport::Message) -> bool {
+        matches!(message.header.as_ref(), [VERSION, 0..=2])
+    }
+
     /// Opens what a peer sent.
     ///
     /// # Errors
