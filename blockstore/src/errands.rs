@@ -8,7 +8,8 @@
 //! queue: at queue depth 1 that costs nothing, where a hand-over to another thread costs a wake-up.
 //!
 //! A disk may hang. Only a thread whose place somebody else takes meanwhile does such work itself
-//! ([`Cover`]); any other leaves it to the pool's own thread.
+//! ([`Cover`]); any other leaves it to the pool's own thread. What lies in one pool must not wait for
+//! the disk of another: with errands of several, the thread waits only for the last one's.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -34,6 +35,16 @@ struct Scope {
     errands: VecDeque<Errand>,
 }
 
+impl Scope {
+    /// The next errand, what covers the thread while it does it, and whether it is the last one.
+    fn next(&mut self, cover: Cover) -> Option<(Errand, Cover, bool)> {
+        let errand = self.errands.pop_front()?;
+        let holds_up = self.errands.iter().any(|other| !other.shares_pool_with(&errand));
+        let cover = if holds_up { Cover::None } else { cover };
+        Some((errand, cover, self.errands.is_empty()))
+    }
+}
+
 thread_local! {
     static SCOPE: RefCell<Scope> =
         const { RefCell::new(Scope { depth: 0, errands: VecDeque::new() }) };
@@ -48,10 +59,7 @@ pub fn scope<R>(cover: Cover, work: impl FnOnce() -> R) -> R {
     });
     let result = work();
     if outermost {
-        while let Some((errand, last)) = SCOPE.with_borrow_mut(|scope| {
-            let errand = scope.errands.pop_front()?;
-            Some((errand, scope.errands.is_empty()))
-        }) {
+        while let Some((errand, cover, last)) = SCOPE.with_borrow_mut(|scope| scope.next(cover)) {
             errand.perform(cover, last);
         }
     }

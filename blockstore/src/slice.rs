@@ -101,6 +101,11 @@ impl Errand {
             self.0.deliver(answer);
         }
     }
+
+    /// Whether what it waits for is the same disk.
+    pub fn shares_pool_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.pool, &other.0.pool)
+    }
 }
 
 /// A read or query of the engine that waits for its turn.

@@ -5,7 +5,8 @@
 
 use crate::io::BlockRequest;
 
-/// Requests of one burst, and their bytes.
+/// Requests of one burst, and their bytes. The bursts of all threads of a session together must
+/// leave places in its table of requests in flight: a thread that waits for one hands nothing on.
 const MAX_REQUESTS: usize = 32;
 const MAX_BYTES: usize = 1 << 20;
 
