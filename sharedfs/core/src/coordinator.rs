@@ -25,9 +25,12 @@
 //!
 //! Invariants: see [`Coordinator::check_invariants`].
 
+mod data;
 mod ending;
 mod event;
 mod execute;
+mod fsync;
+mod message;
 mod needs;
 mod opens;
 mod quarantine;
@@ -39,16 +42,23 @@ use std::time::Duration;
 
 use mooring_terms::Time;
 
-pub use event::{Claim, Command, Event, RecordNumber};
-pub use request::{Answer, Operation, Reply, Request, RequestId};
+pub use event::{Claim, Command, Event, IoNumber, RecordNumber, RenewNumber};
+pub use message::{ToClient, ToCoordinator, VERSION};
+pub use request::{Answer, Operation, Reply, Request, RequestId, WritePlace};
 
+#[cfg(feature = "mutations")]
+use crate::Mutation;
 use crate::format::{Record, SessionRow};
-use crate::leases::Leases;
-use crate::locks::{Locks, OnConflict, WaitId};
-use crate::sessions::{SessionState, Sessions, SlotCheck};
+use crate::leases::{Bounds, LeaseLevel, Leases};
+use crate::locks::{Locks, WaitId};
+use crate::sessions::{EndReason, SessionState, Sessions, SlotCheck};
 use crate::tree::TreeStore;
-use crate::{Context, FsError, Ino, QuarantineNumber, Result, SessionId, Timestamp, Transaction};
+use crate::{
+    BlockAddress, Context, FsError, Ino, QuarantineNumber, Result, Run, SessionId, Timestamp,
+    Transaction,
+};
 use ending::Work;
+use fsync::Unflushed;
 use opens::Opens;
 use quarantine::Quarantine;
 use waiting::Waiting;
@@ -62,6 +72,33 @@ pub struct Options {
     pub grace: Duration,
     /// How long an inode counts as contended after a recall.
     pub contention: Duration,
+    /// How long a client that is heard may take to answer a recall before it is fenced: 15 s. It has
+    /// to write back no more than its bound of dirty bytes (64 MiB: a few seconds on a slow network),
+    /// and may meet a slice in the middle of a failover (5 s at most) once or twice on its way.
+    pub recall: Duration,
+    /// How many leases a session can have: what is granted beyond is nothing, and the client works
+    /// uncached. Bounds the coordinator's memory to some 100 bytes a lease and client.
+    pub leases_max: usize,
+    /// How many ranges a session can hold locked and wait for; ENOLCK beyond.
+    pub locks_max: usize,
+    /// A deliberate bug, for tests.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<Mutation>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_millis(1200),
+            grace: Duration::from_secs(1),
+            contention: Duration::from_millis(500),
+            recall: Duration::from_secs(15),
+            leases_max: 262_144,
+            locks_max: 65_536,
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
+    }
 }
 
 /// What an event comes with: when, and the tree.
@@ -92,8 +129,21 @@ pub struct Coordinator {
     last_lock_wait: u64,
     quarantine: Quarantine,
     work: BTreeSet<Work>,
+    /// Inodes whose blocks a request is writing, and which.
+    busy: BTreeMap<Ino, u64>,
+    /// Blocks of session 0 that nothing was put into.
+    own_blocks: Vec<Run>,
+    /// Where the last of them were found.
+    own_place: BlockAddress,
+    /// What is being done with blocks, and for which request.
+    ios: BTreeMap<IoNumber, u64>,
+    last_io: IoNumber,
+    unflushed: Unflushed,
     recorded: RecordNumber,
     received: RecordNumber,
+    durable: RecordNumber,
+    #[cfg(feature = "mutations")]
+    mutation: Option<Mutation>,
     /// What may be told once the record is received.
     held: BTreeMap<RecordNumber, Vec<Command>>,
 }
@@ -108,8 +158,12 @@ impl Coordinator {
     pub fn open<S: TreeStore>(options: Options, turn: &mut Turn<'_, S>) -> Result<Self> {
         let mut coordinator = Self {
             sessions: Sessions::new(options.lease),
-            leases: Leases::new(options.contention),
-            locks: Locks::default(),
+            leases: Leases::new(Bounds {
+                contention: options.contention,
+                recall: options.recall,
+                held: options.leases_max,
+            }),
+            locks: Locks::bounded(options.locks_max),
             opens: Opens::default(),
             layouts: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -118,14 +172,29 @@ impl Coordinator {
             last_lock_wait: 0,
             quarantine: Quarantine::default(),
             work: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            own_blocks: Vec::new(),
+            own_place: BlockAddress(0),
+            ios: BTreeMap::new(),
+            last_io: IoNumber(0),
+            unflushed: Unflushed::default(),
             recorded: RecordNumber(0),
             received: RecordNumber(0),
+            durable: RecordNumber(0),
+            #[cfg(feature = "mutations")]
+            mutation: options.mutation,
             held: BTreeMap::new(),
         };
         let view = Transaction::new(turn.store, Context { now: turn.date });
         let grace_end = turn.now + options.grace;
         for (id, row) in view.sessions()? {
-            coordinator.sessions.restore(grace_end, id, row, view.replies(id)?);
+            let replies = view.replies(id)?;
+            #[cfg(feature = "mutations")]
+            let replies = match options.mutation {
+                Some(Mutation::RepliesLost) => Vec::new(),
+                _ => replies,
+            };
+            coordinator.sessions.restore(grace_end, id, row, replies);
             turn.out.push(Command::Register(id));
         }
         let sessions: BTreeSet<SessionId> =
@@ -135,6 +204,7 @@ impl Coordinator {
         }
         coordinator.work.insert(Work::Orphans(Ino(0)));
         coordinator.work.insert(Work::ReservationsOfNobody);
+        coordinator.flush_everything(turn.out);
         turn.out.push(Command::Continue);
         Ok(coordinator)
     }
@@ -147,11 +217,15 @@ impl Coordinator {
         match event {
             Event::Begin { token, row } => self.begin(turn, token, row)?,
             Event::Request(request) => self.request(turn, request)?,
-            Event::Renew(session) => drop(self.sessions.heard(turn.now, session)),
+            Event::Renew(session, number) => self.renew(turn, session, number),
+            Event::Connected(session) => self.connected(turn, session),
             Event::Answered { session, ino, number, kept } => {
                 // From whoever it is: even a session that is ending may only give back.
                 self.sessions.heard(turn.now, session);
                 if self.leases.answered(session, ino, number, kept) {
+                    if kept == LeaseLevel::None {
+                        self.forget_layout(session, ino);
+                    }
                     self.retry(turn)?;
                 }
             }
@@ -159,16 +233,17 @@ impl Coordinator {
                 self.quarantine.returned(session, number, turn.out);
             }
             Event::Received(number) => self.received(turn, number),
-            Event::Durable(number) => self.quarantine.durable(number, turn.out),
+            Event::Durable(number) => self.durable(turn, number)?,
+            Event::BlocksRead(io, read) => self.blocks_read(turn, io, read)?,
+            Event::BlocksWritten(io, versions) => self.blocks_written(turn, io, versions)?,
+            Event::Flushed(io) => self.flushed(turn, io)?,
             Event::Fenced(session) => self.fenced(turn, session)?,
             Event::Discarded(number) => {
                 self.work.insert(Work::Release(number));
                 turn.out.push(Command::Continue);
             }
             Event::End(session) => {
-                if self.sessions.end(session) {
-                    turn.out.push(Command::Fence(session));
-                }
+                self.end(turn.out, session, EndReason::Ended);
             }
             Event::Reclaim { session, claim } => self.reclaim(turn, session, claim)?,
             Event::Continue => self.work(turn)?,
@@ -184,7 +259,10 @@ impl Coordinator {
     /// When [`Event::Tick`] is needed at the latest.
     #[must_use]
     pub fn next_tick(&self) -> Option<Time> {
-        self.sessions.next_expiry()
+        let served = |session| {
+            self.sessions.state(session).is_some_and(|state| state != SessionState::Ending)
+        };
+        self.sessions.next_expiry().into_iter().chain(self.leases.next_overdue(served)).min()
     }
 
     fn begin<S: TreeStore>(
@@ -201,6 +279,45 @@ impl Coordinator {
         turn.out.push(Command::Register(session));
         self.tell(turn.out, Command::Begun(token, session));
         Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<Command>, session: SessionId, reason: EndReason) {
+        if self.sessions.end(session, reason) {
+            out.push(Command::Ended(session, reason));
+            out.push(Command::Fence(session));
+        }
+    }
+
+    /// Whether this deliberate bug is on.
+    #[cfg(feature = "mutations")]
+    fn is_mutated(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// A client asks whether its session is still there: only the answer lets it serve from caches.
+    fn renew<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        session: SessionId,
+        number: RenewNumber,
+    ) {
+        turn.out.push(
+            match (self.sessions.heard(turn.now, session), self.sessions.state(session)) {
+                (true, Some(SessionState::Reclaiming)) => Command::Reclaim(session),
+                (true, _) => Command::Renewed(session, number),
+                (false, _) => Command::Ended(session, self.sessions.reason(session)),
+            },
+        );
+    }
+
+    /// What was asked of a client may be lost with its stream: it is asked again.
+    fn connected<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, session: SessionId) {
+        let recalls: Vec<Command> = self.leases.recalls_of(session).map(Command::Recall).collect();
+        let returns = self.quarantine.asked_of(session).map(|n| Command::ReturnLayouts(session, n));
+        let again: Vec<Command> = recalls.into_iter().chain(returns).collect();
+        for command in again {
+            self.tell(turn.out, command);
+        }
     }
 
     fn request<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>, request: Request) -> Result<()> {
@@ -267,7 +384,11 @@ impl Coordinator {
     fn expire<S: TreeStore>(&mut self, turn: &mut Turn<'_, S>) -> Result<()> {
         let was_in_grace = self.sessions.in_grace();
         for session in self.sessions.expire(turn.now) {
+            turn.out.push(Command::Ended(session, EndReason::Silent));
             turn.out.push(Command::Fence(session));
+        }
+        for session in self.leases.overdue(turn.now) {
+            self.end(turn.out, session, EndReason::RecallUnanswered);
         }
         if was_in_grace && !self.sessions.in_grace() {
             self.retry(turn)?;
@@ -289,12 +410,13 @@ impl Coordinator {
         }
         let mut lease = None;
         match claim {
-            Claim::Open(ino) => self.opens.open(session, ino),
+            Claim::Open(ino, count) => self.opens.reclaim(session, ino, count),
             Claim::Lease(ino, level) => lease = self.leases.reclaim(session, ino, level),
+            #[cfg(feature = "mutations")]
+            Claim::Lock(_) if self.is_mutated(Mutation::LocksDropped) => {}
             Claim::Lock(request) if request.owner.session == session => {
-                let mut held = Vec::new();
                 // Nobody else could get it: locks are given away only after the grace period.
-                let _ = self.locks.set(request, OnConflict::Fail, &mut held);
+                self.locks.reclaim(&request);
             }
             Claim::Lock(_) => {}
             Claim::Done => {
@@ -320,6 +442,10 @@ impl Coordinator {
         assert!(self.received <= self.recorded);
         for (number, commands) in &self.held {
             assert!(*number > self.received && !commands.is_empty(), "{number:?} was received");
+        }
+        for (ino, by) in &self.busy {
+            let working = self.waiting.get(by).is_some_and(Waiting::is_working);
+            assert!(working, "{ino:?} is busy with nothing");
         }
         assert_eq!(self.lock_waits.len(), self.locks.waiting(), "waits without a client");
     }

@@ -110,6 +110,9 @@ pub enum FsError {
     /// The volume doesn't answer (it is fenced, or an I/O failed for good).
     #[error("the volume is gone")]
     Unavailable,
+    /// The mount holds as many locks as one may.
+    #[error("too many locks")]
+    NoLocks,
 }
 
 impl From<NameError> for FsError {
@@ -163,6 +166,7 @@ impl FsError {
             Self::NoSpace { .. } => 28, // ENOSPC
             Self::TooManyLinks => 31,   // EMLINK
             Self::Range => 34,          // ERANGE
+            Self::NoLocks => 37,        // ENOLCK
             Self::Deadlock => 35,       // EDEADLK
             Self::NameTooLong => 36,    // ENAMETOOLONG
             Self::NotEmpty => 39,       // ENOTEMPTY
@@ -197,6 +201,7 @@ mod tests {
             (FsError::NoSpace { coming: true }, libc::ENOSPC),
             (FsError::TooManyLinks, libc::EMLINK),
             (FsError::Range, libc::ERANGE),
+            (FsError::NoLocks, libc::ENOLCK),
             (FsError::Deadlock, libc::EDEADLK),
             (FsError::NameTooLong, libc::ENAMETOOLONG),
             (FsError::NotEmpty, libc::ENOTEMPTY),

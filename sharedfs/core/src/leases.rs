@@ -22,6 +22,10 @@
 //! none was wanted for as long: nothing is granted on it, and operations come to the coordinator. Two
 //! hosts that create files in one directory in turn then need one round trip each, not a recall each.
 //!
+//! Both ends are bounded: a session holds at most a certain number of leases, and nothing new is
+//! granted to it beyond; and a recall that isn't answered within [`Bounds::recall`] says that its
+//! holder is to be fenced, however alive it seems.
+//!
 //! Invariants ([`Leases::check_invariants`]): levels that exclude each other are never held on one
 //! inode, and a lease that is being recalled counts as what it was until the answer is there.
 
@@ -82,8 +86,19 @@ pub struct Recall {
 struct Held {
     level: LeaseLevel,
     number: LeaseNumber,
-    /// To what level it is being recalled.
-    recalled: Option<LeaseLevel>,
+    /// To what level it is being recalled, and since when.
+    recalled: Option<(LeaseLevel, Time)>,
+}
+
+/// What keeps the table small, and those who wait from waiting for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How long after a recall another one makes the inode contended, and for how long it is.
+    pub contention: Duration,
+    /// How long a client has for answering a recall.
+    pub recall: Duration,
+    /// How many leases a session can hold.
+    pub held: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -100,9 +115,10 @@ pub struct Leases {
     inodes: BTreeMap<Ino, OfInode>,
     /// What each session holds, so that its end costs no search.
     sessions: BTreeMap<SessionId, BTreeSet<Ino>>,
+    /// What is being recalled, by when that began.
+    recalls: BTreeSet<(Time, SessionId, Ino)>,
     last: LeaseNumber,
-    /// How long after a recall another one makes the inode contended, and for how long.
-    contention: Duration,
+    bounds: Bounds,
 }
 
 impl LeaseLevel {
@@ -127,12 +143,11 @@ impl Need {
 }
 
 impl Leases {
-    /// No leases. `contention`: how long after a recall another one makes the inode contended, and for
-    /// how long it is.
+    /// No leases.
     #[must_use]
-    pub fn new(contention: Duration) -> Self {
-        let (inodes, sessions) = (BTreeMap::new(), BTreeMap::new());
-        Self { inodes, sessions, last: LeaseNumber(0), contention }
+    pub fn new(bounds: Bounds) -> Self {
+        let (inodes, sessions, recalls) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { inodes, sessions, recalls, last: LeaseNumber(0), bounds }
     }
 
     /// What `session` holds of `ino`; what is being recalled, it still holds.
@@ -166,7 +181,8 @@ impl Leases {
         }
         let own = self.held(session, ino);
         let unchanged = own.is_some_and(|own| own.recalled.is_some() || own.level >= most);
-        if unchanged || most == LeaseLevel::None {
+        let full = own.is_none() && self.count(session) >= self.bounds.held;
+        if unchanged || full || most == LeaseLevel::None {
             return own.map(|own| (own.level, own.number));
         }
         Some((most, self.put(session, ino, most)))
@@ -209,14 +225,17 @@ impl Leases {
             if holder == session || held.level <= keep {
                 continue;
             }
-            if held.recalled.is_none_or(|recalled| recalled > keep) {
-                held.recalled = Some(keep);
+            if held.recalled.is_none_or(|(recalled, _)| recalled > keep) {
+                // A recall that goes further is due when the one before was.
+                let since = held.recalled.map_or(now, |(_, since)| since);
+                held.recalled = Some((keep, since));
+                self.recalls.insert((since, holder, ino));
                 out.push(Recall { session: holder, ino, keep, number: held.number });
             }
         }
         if out.len() > before {
-            if of.recalled_at.is_some_and(|at| now < at + self.contention) {
-                of.contended_until = now + self.contention;
+            if of.recalled_at.is_some_and(|at| now < at + self.bounds.contention) {
+                of.contended_until = now + self.bounds.contention;
             }
             of.recalled_at = Some(now);
         }
@@ -234,7 +253,10 @@ impl Leases {
         match self.held(session, ino) {
             Some(held) if held.number == number && kept < held.level => {
                 // An answer to a milder recall than the one on the way: that one is still to come.
-                let recalled = held.recalled.filter(|&recalled| recalled < kept);
+                let recalled = held.recalled.filter(|&(recalled, _)| recalled < kept);
+                if let (Some((_, since)), None) = (held.recalled, recalled) {
+                    self.recalls.remove(&(since, session, ino));
+                }
                 if kept == LeaseLevel::None {
                     self.remove(session, ino);
                 } else if let Some(of) = self.inodes.get_mut(&ino) {
@@ -261,6 +283,35 @@ impl Leases {
         of.map(|(&session, held)| (session, held.level))
     }
 
+    /// What is being recalled from a session, to be sent again.
+    pub fn recalls_of(&self, session: SessionId) -> impl Iterator<Item = Recall> + '_ {
+        let of = self.recalls.iter().filter(move |(_, holder, _)| *holder == session);
+        of.filter_map(move |&(_, _, ino)| {
+            let held = self.held(session, ino)?;
+            Some(Recall { session, ino, keep: held.recalled?.0, number: held.number })
+        })
+    }
+
+    /// Whether `session` was asked to give something of `ino` back and has not answered yet.
+    #[must_use]
+    pub fn is_recalled(&self, session: SessionId, ino: Ino) -> bool {
+        self.held(session, ino).is_some_and(|held| held.recalled.is_some())
+    }
+
+    /// Who has not answered a recall in time.
+    #[must_use]
+    pub fn overdue(&self, now: Time) -> BTreeSet<SessionId> {
+        let over = self.recalls.iter().take_while(|(since, ..)| *since + self.bounds.recall <= now);
+        over.map(|(_, session, _)| *session).collect()
+    }
+
+    /// When the next recall is to be answered at the latest, of those of sessions that `serving`
+    /// says are served.
+    pub fn next_overdue(&self, serving: impl Fn(SessionId) -> bool) -> Option<Time> {
+        let next = self.recalls.iter().find(|(_, session, _)| serving(*session));
+        next.map(|&(since, ..)| since + self.bounds.recall)
+    }
+
     /// How many leases a session holds.
     #[must_use]
     pub fn count(&self, session: SessionId) -> usize {
@@ -275,12 +326,20 @@ impl Leases {
         self.last = LeaseNumber(self.last.0 + 1);
         let number = self.last;
         let held = Held { level, number, recalled: None };
+        self.forget_recall(session, ino);
         self.inodes.entry(ino).or_default().holders.insert(session, held);
         self.sessions.entry(session).or_default().insert(ino);
         number
     }
 
+    fn forget_recall(&mut self, session: SessionId, ino: Ino) {
+        if let Some((_, since)) = self.held(session, ino).and_then(|held| held.recalled) {
+            self.recalls.remove(&(since, session, ino));
+        }
+    }
+
     fn remove(&mut self, session: SessionId, ino: Ino) {
+        self.forget_recall(session, ino);
         if let Some(of) = self.inodes.get_mut(&ino) {
             of.holders.remove(&session);
         }
@@ -294,7 +353,7 @@ impl Leases {
 
     /// Forgets inodes that nobody holds and that are not contended any more.
     pub fn forget_idle(&mut self, now: Time) {
-        let recent = |at: Time| now < at + self.contention;
+        let recent = |at: Time| now < at + self.bounds.contention;
         self.inodes.retain(|_, of| {
             !of.holders.is_empty() || now < of.contended_until || of.recalled_at.is_some_and(recent)
         });
@@ -305,12 +364,17 @@ impl Leases {
     /// # Panics
     /// See there.
     pub fn check_invariants(&self) {
-        let mut count = 0;
+        let (mut count, mut recalled) = (0, 0);
         for (ino, of) in &self.inodes {
             for (session, held) in &of.holders {
                 count += 1;
                 assert!(held.level > LeaseLevel::None, "{session:?} holds nothing of {ino:?}");
-                assert!(held.recalled.is_none_or(|recalled| recalled < held.level));
+                assert!(held.recalled.is_none_or(|(recalled, _)| recalled < held.level));
+                let due = held
+                    .recalled
+                    .is_none_or(|(_, since)| self.recalls.contains(&(since, *session, *ino)));
+                assert!(due, "nobody watches over the recall of {ino:?} from {session:?}");
+                recalled += usize::from(held.recalled.is_some());
                 let listed = self.sessions.get(session).is_some_and(|inos| inos.contains(ino));
                 assert!(listed, "{session:?} is not known to hold {ino:?}");
                 for (other, beside) in of.holders.iter().filter(|(other, _)| *other != session) {
@@ -320,5 +384,6 @@ impl Leases {
             }
         }
         assert_eq!(count, self.sessions.values().map(BTreeSet::len).sum::<usize>());
+        assert_eq!(recalled, self.recalls.len());
     }
 }

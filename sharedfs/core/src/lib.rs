@@ -34,6 +34,8 @@ pub mod file;
 pub mod format;
 pub mod leases;
 pub mod locks;
+#[cfg(feature = "mutations")]
+mod mutation;
 mod name;
 pub mod ops;
 pub mod sessions;
@@ -46,6 +48,8 @@ pub use acl::{Acl, AclEntry, AclError, AclTag};
 pub use attributes::{Attributes, Device, FileType, Mode, Timestamp};
 pub use caller::{Access, Caller, Groups};
 pub use error::{Damage, FsError, Result};
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
 pub use name::{NAME_MAX, Name, NameError};
 pub use terms::{
     BlockAddress, Cookie, FileBlock, Ino, JournalNumber, QuarantineNumber, RequestNumber, Run,

@@ -145,15 +145,26 @@ type Place = (Ino, LockSpace);
 pub struct Locks {
     tables: BTreeMap<Place, RangeTable>,
     waits: Waits,
+    /// How many ranges each session holds.
+    counts: BTreeMap<SessionId, usize>,
+    /// How many a session can hold and wait for; no bound if there is none.
+    most: Option<usize>,
 }
 
 impl Locks {
+    /// No locks. A session can hold and wait for `most` of them.
+    #[must_use]
+    pub fn bounded(most: usize) -> Self {
+        Self { most: Some(most), ..Self::default() }
+    }
+
     /// Sets a lock, in the place of whatever its owner holds there. Waits that this ends (a write
     /// lock became a read lock) are in `held`, in the order in which they came.
     ///
     /// # Errors
     /// [`FsError::WouldBlock`] on a conflict, [`FsError::Deadlock`] if waiting would never end,
-    /// [`FsError::Invalid`] if the range ends before it begins.
+    /// [`FsError::NoLocks`] if the session has too many, [`FsError::Invalid`] if the range ends before
+    /// it begins.
     pub fn set(
         &mut self,
         request: LockRequest,
@@ -162,6 +173,11 @@ impl Locks {
     ) -> Result<Locked> {
         if request.range.start > request.range.end {
             return Err(FsError::Invalid);
+        }
+        let session = request.owner.session;
+        let count = || self.count(session) + self.waits.of_session(session);
+        if self.most.is_some_and(|most| count() >= most) {
+            return Err(FsError::NoLocks);
         }
         let place = (request.ino, request.space);
         if request.space == LockSpace::Flock {
@@ -184,6 +200,15 @@ impl Locks {
         }
     }
 
+    /// Takes a lock that a client held before a failover. Whether it could: nobody else has it.
+    pub fn reclaim(&mut self, request: &LockRequest) -> bool {
+        let free = self.conflict(request).is_none() && request.range.start <= request.range.end;
+        if free {
+            self.hold(request);
+        }
+        free
+    }
+
     /// Frees what `owner` holds in `range`. Waits that this ends are in `held`.
     pub fn unlock(
         &mut self,
@@ -192,9 +217,28 @@ impl Locks {
         range: LockRange,
         held: &mut Vec<WaitId>,
     ) {
-        if let Some(table) = self.tables.get_mut(&(ino, space)) {
-            table.remove(owner, range);
+        if self.tables.contains_key(&(ino, space)) {
+            self.change((ino, space), owner, |table| table.remove(owner, range));
             self.wake((ino, space), held);
+        }
+    }
+
+    /// How many ranges a session holds.
+    #[must_use]
+    pub fn count(&self, session: SessionId) -> usize {
+        self.counts.get(&session).copied().unwrap_or(0)
+    }
+
+    /// Changes what `owner` holds at `place`, and counts it.
+    fn change(&mut self, place: Place, owner: LockOwner, change: impl FnOnce(&mut RangeTable)) {
+        let table = self.tables.entry(place).or_default();
+        let before = table.count(owner);
+        change(table);
+        let after = table.count(owner);
+        let count = self.counts.entry(owner.session).or_default();
+        *count = *count + after - before;
+        if *count == 0 {
+            self.counts.remove(&owner.session);
         }
     }
 
@@ -223,15 +267,26 @@ impl Locks {
         self.waits.remove_if(|wait| wait.request.owner.session == session);
         let places: Vec<Place> = self.tables.keys().copied().collect();
         for place in places {
-            if self.tables.get_mut(&place).is_some_and(|table| table.remove_session(session)) {
+            let table = self.tables.get_mut(&place);
+            if table.is_some_and(|table| table.remove_session(session) > 0) {
                 self.wake(place, held);
             }
         }
+        self.counts.remove(&session);
     }
 
     /// All locks of a file that are held.
     pub fn of(&self, ino: Ino, space: LockSpace) -> impl Iterator<Item = HeldLock> + '_ {
         self.tables.get(&(ino, space)).into_iter().flat_map(RangeTable::iter)
+    }
+
+    /// All locks that are held, and where.
+    pub fn all(&self) -> impl Iterator<Item = (Ino, LockSpace, HeldLock)> + '_ {
+        let of = |(&(ino, space), table): (&Place, &'_ RangeTable)| {
+            let held: Vec<HeldLock> = table.iter().collect();
+            held.into_iter().map(move |lock| (ino, space, lock))
+        };
+        self.tables.iter().flat_map(of)
     }
 
     /// Whether this wait has not ended.
@@ -252,15 +307,15 @@ impl Locks {
         let place = (request.ino, request.space);
         let Some(table) = self.tables.get_mut(&place) else { return };
         if table.iter().any(|lock| lock.owner == request.owner && lock.mode != request.mode) {
-            table.remove(request.owner, LockRange::ALL);
+            self.change(place, request.owner, |table| table.remove(request.owner, LockRange::ALL));
             self.wake(place, held);
         }
     }
 
     fn hold(&mut self, request: &LockRequest) {
         let &LockRequest { ino, owner, space, mode, range, pid } = request;
-        let table = self.tables.entry((ino, space)).or_default();
-        table.insert(HeldLock { owner, mode, range, pid });
+        let lock = HeldLock { owner, mode, range, pid };
+        self.change((ino, space), owner, |table| table.insert(lock));
     }
 
     /// Gives locks to those who wait at `place` and have no conflict any more, first come first
@@ -314,6 +369,8 @@ impl Locks {
             assert!(!table.is_empty(), "{place:?}: an empty table is kept");
             table.check_invariants();
         }
+        let held = self.tables.values().map(|table| table.iter().count());
+        assert_eq!(held.sum::<usize>(), self.counts.values().sum::<usize>());
         for wait in self.waits.iter() {
             assert!(self.conflict(&wait.request).is_some(), "{wait:?} waits for nothing");
         }

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mooring_terms::Time;
+use serde::{Deserialize, Serialize};
 
 use crate::format::{ReplyRow, SessionRow};
 use crate::{RequestNumber, SessionId, SlotIndex};
@@ -40,6 +41,18 @@ pub enum SessionState {
     Active,
     /// Not served any more; what it has is given away once it is fenced.
     Ending,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EndReason {
+    /// Nothing was heard of the client for a lease, or it didn't reclaim in time, or nobody remembers
+    /// such a session.
+    Silent,
+    /// It was heard, and did not answer a recall in time.
+    RecallUnanswered,
+    /// It gave up, or somebody evicted it.
+    Ended,
 }
 
 /// What to do with a request.
@@ -71,6 +84,8 @@ struct Session {
     state: SessionState,
     /// When it ends, unless something is heard.
     until: Time,
+    /// Why it is ending, if it is.
+    reason: EndReason,
     slots: BTreeMap<SlotIndex, Slot>,
 }
 
@@ -91,8 +106,8 @@ impl Sessions {
     /// A new client's session.
     pub fn begin(&mut self, now: Time, id: SessionId, row: SessionRow) {
         let (until, slots) = (now + self.lease, BTreeMap::new());
-        let state = SessionState::Active;
-        self.sessions.insert(id, Session { row, state, until, slots });
+        let (state, reason) = (SessionState::Active, EndReason::Silent);
+        self.sessions.insert(id, Session { row, state, until, reason, slots });
     }
 
     /// A session of the coordinator before: it has until `grace_end` to reclaim.
@@ -105,8 +120,8 @@ impl Sessions {
     ) {
         let slot = |row: ReplyRow| Slot { last: row.number, reply: Some(row.reply) };
         let slots = replies.into_iter().map(|(index, row)| (index, slot(row))).collect();
-        let state = SessionState::Reclaiming;
-        self.sessions.insert(id, Session { row, state, until: grace_end, slots });
+        let (state, reason) = (SessionState::Reclaiming, EndReason::Silent);
+        self.sessions.insert(id, Session { row, state, until: grace_end, reason, slots });
     }
 
     /// A client has reclaimed what it had.
@@ -185,11 +200,12 @@ impl Sessions {
         .collect()
     }
 
-    /// Ends a session now: it gave up, or somebody evicted it. Whether there was one to end.
-    pub fn end(&mut self, id: SessionId) -> bool {
+    /// Ends a session now. Whether there was one to end.
+    pub fn end(&mut self, id: SessionId, reason: EndReason) -> bool {
         match self.sessions.get_mut(&id) {
             Some(session) if session.state != SessionState::Ending => {
                 session.state = SessionState::Ending;
+                session.reason = reason;
                 true
             }
             _ => false,
@@ -206,6 +222,12 @@ impl Sessions {
     pub fn next_expiry(&self) -> Option<Time> {
         let serving = self.sessions.values().filter(|s| s.state != SessionState::Ending);
         serving.map(|session| session.until).min()
+    }
+
+    /// Why a session is over, if it is.
+    #[must_use]
+    pub fn reason(&self, id: SessionId) -> EndReason {
+        self.sessions.get(&id).map_or(EndReason::Silent, |session| session.reason)
     }
 
     /// Where a session is in its life.

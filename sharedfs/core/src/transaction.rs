@@ -105,6 +105,11 @@ impl<'t> Transaction<'t> {
         }
     }
 
+    /// How many blocks a slice has: no extent lies in two.
+    pub(crate) fn slice_blocks(&self) -> Result<u64> {
+        Ok(self.state()?.slice_blocks)
+    }
+
     /// The volume's counters, to be changed.
     pub(crate) fn state_mut(&mut self) -> Result<&mut StateRow> {
         let state = self.state()?;

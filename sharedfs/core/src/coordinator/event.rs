@@ -1,14 +1,30 @@
 //! What happens to a coordinator, and what it wants done.
 
+use std::collections::BTreeSet;
+
+use mooring_terms::{SliceIndex, Version};
+use serde::{Deserialize, Serialize};
+
 use crate::coordinator::request::{Answer, Request, RequestId};
 use crate::format::{Record, SessionRow};
 use crate::leases::{LeaseLevel, LeaseNumber, Recall};
 use crate::locks::{LockRequest, WaitId};
-use crate::{Damage, Ino, QuarantineNumber, SessionId};
+use crate::sessions::EndReason;
+use crate::{BlockAddress, Damage, Ino, QuarantineNumber, Result, SessionId};
 
 /// The number of a record that a coordinator gave out: 1, 2, ... in this coordinator's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordNumber(pub u64);
+
+/// The number of something that a coordinator wants done with blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoNumber(pub u64);
+
+/// A client's number for one asking; the answer carries it, so that the client knows when it asked.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct RenewNumber(pub u64);
 
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +38,11 @@ pub enum Event {
     },
     /// A client asks for something.
     Request(Request),
-    /// A client is there.
-    Renew(SessionId),
+    /// A client is there, and asks whether its session is.
+    Renew(SessionId, RenewNumber),
+    /// A client has come on a new stream: what was sent on an older one may be lost, and nothing more
+    /// of what it sent there will be given to this coordinator.
+    Connected(SessionId),
     /// A client has written back and invalidated what was recalled, or gives a lease back: it keeps
     /// `kept`. Commits of what it wrote back came before.
     Answered {
@@ -51,6 +70,12 @@ pub enum Event {
     Fenced(SessionId),
     /// The freed blocks under this number were discarded.
     Discarded(QuarantineNumber),
+    /// What these blocks hold, in the order in which they were asked for; or why one can't be read.
+    BlocksRead(IoNumber, Result<Vec<Vec<u8>>>),
+    /// The blocks are written, everywhere, with these versions, in order; or one can't be.
+    BlocksWritten(IoNumber, Result<Vec<Version>>),
+    /// What the slices had taken when this was asked for is on media.
+    Flushed(IoNumber),
     /// A mount gives its session up, or somebody evicts it.
     End(SessionId),
     /// After a failover: a client says what it holds.
@@ -67,10 +92,10 @@ pub enum Event {
 }
 
 /// What a client reclaims after a failover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Claim {
-    /// An inode that it has open.
-    Open(Ino),
+    /// An inode that it has open, and how many times.
+    Open(Ino, u64),
     /// A lease.
     Lease(Ino, LeaseLevel),
     /// A lock that it holds.
@@ -98,6 +123,19 @@ pub enum Command {
     Recall(Recall),
     /// Ask a client to return layouts that name these freed blocks.
     ReturnLayouts(SessionId, QuarantineNumber),
+    /// The session is there, as of when this number was asked.
+    Renewed(SessionId, RenewNumber),
+    /// The client is to reclaim what it has.
+    Reclaim(SessionId),
+    /// Tell the client that its session is over: it will be fenced, and nothing that it has cached or
+    /// not yet written back is good any more.
+    Ended(SessionId, EndReason),
+    /// Read these blocks; [`Event::BlocksRead`] answers.
+    ReadBlocks(IoNumber, Vec<BlockAddress>),
+    /// Write these blocks, whole; [`Event::BlocksWritten`] answers.
+    WriteBlocks(IoNumber, Vec<(BlockAddress, Vec<u8>)>),
+    /// Flush these slices, or all; [`Event::Flushed`] answers.
+    FlushSlices(IoNumber, Option<BTreeSet<SliceIndex>>),
     /// Let the slices take writes of this session.
     Register(SessionId),
     /// Make sure that the slices take nothing more of this session; [`Event::Fenced`] answers.
@@ -108,7 +146,7 @@ pub enum Command {
     Claimed(SessionId, Claim, Option<LeaseNumber>),
     /// There is more to do: come back with [`Event::Continue`], after what else has happened.
     Continue,
-    /// Make all records durable soon: somebody waits for space.
+    /// Make all records durable soon: somebody waits for it.
     Sync,
     /// Report damage, as an event that people see.
     Damaged(Damage),

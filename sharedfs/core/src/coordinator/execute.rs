@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::data::Planned;
 use super::ending::Work;
 use super::event::Command;
 use super::request::{Answer, Operation, Reply, Request};
@@ -27,6 +28,7 @@ impl Coordinator {
         turn: &mut Turn<'_, S>,
         request: &Request,
         needs: &[(Ino, Need)],
+        planned: Option<&mut Planned>,
     ) -> Result<Executed> {
         if let Some(reply) = self.execute_on_tables(turn, request)? {
             return Ok(Executed::Replied(reply));
@@ -34,13 +36,31 @@ impl Coordinator {
         let id = request.id;
         let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
         let open = |ino: Ino| self.opens.is_open(ino);
-        let (reply, progress) = run(&mut transaction, request, open)?;
+        let mut written;
+        let (reply, progress) = match (&request.operation, planned) {
+            (Operation::Write { .. }, Some(planned)) => {
+                let reply = Self::commit_bytes(&mut transaction, planned)?;
+                written = Some((planned.ino(), planned.commit.clone()));
+                (reply, Progress::Done)
+            }
+            (_, planned) => {
+                // The zeros of a size that moves, and of ragged ends.
+                written = planned.map(|planned| (planned.ino(), planned.commit.clone()));
+                run(&mut transaction, request, open)?
+            }
+        };
         if progress == Progress::Done && transaction.has_changes() {
             let bytes = Answer::encode_reply(&reply);
             transaction.record_reply(id.session, id.slot, id.number, bytes);
         }
         let outcome = transaction.finish();
         self.record(turn, outcome.record)?;
+        if let Operation::Commit { ino, commit } = &request.operation {
+            written = Some((*ino, commit.clone()));
+        }
+        if let Some((ino, commit)) = written {
+            self.wrote(turn, ino, &commit)?;
+        }
         if let Some(number) = outcome.freed {
             let changed = needs.iter().filter(|(_, need)| *need == Need::Change);
             let holders: BTreeSet<SessionId> = changed
@@ -63,6 +83,11 @@ impl Coordinator {
         number: QuarantineNumber,
         holders: BTreeSet<SessionId>,
     ) {
+        #[cfg(feature = "mutations")]
+        let holders = match self.is_mutated(crate::Mutation::LayoutsKept) {
+            true => BTreeSet::new(),
+            false => holders,
+        };
         let mut commands = Vec::new();
         self.quarantine.freed(number, self.recorded, holders, &mut commands);
         for command in commands {
@@ -128,15 +153,7 @@ impl Coordinator {
                 Reply::Done
             }
             Operation::GetLock { request: lock } => Reply::Lock(self.locks.conflict(lock)),
-            Operation::CancelLock { wait } => {
-                let known = self.lock_waits.iter().find(|(_, of)| **of == (session, *wait));
-                let id = known.map(|(&id, _)| id);
-                let cancelled = id.is_some_and(|id| self.locks.cancel(id));
-                if let Some(id) = id {
-                    self.lock_waits.remove(&id);
-                }
-                Reply::Cancelled(cancelled)
-            }
+            Operation::CancelLock { wait } => Reply::Cancelled(self.cancel_lock(session, *wait)),
             Operation::EndOwner { ino, owner } if owner.session == session => {
                 self.locks.end_owner(*ino, *owner, &mut held);
                 self.forget_lock_waits();
@@ -156,6 +173,10 @@ impl Coordinator {
         on_conflict: OnConflict,
         held: &mut Vec<WaitId>,
     ) -> Result<Reply> {
+        if let OnConflict::Wait { wait, .. } = on_conflict {
+            // Asked again over a new stream: one of the two would be given the lock for nobody.
+            self.cancel_lock(session, wait);
+        }
         let id = WaitId(self.last_lock_wait + 1);
         let (own, on_conflict) = match on_conflict {
             OnConflict::Fail => (None, OnConflict::Fail),
@@ -169,6 +190,14 @@ impl Coordinator {
             self.lock_waits.insert(id, (session, wait));
         }
         Ok(Reply::Locked(locked))
+    }
+
+    /// Ends a client's wait; whether there was one.
+    fn cancel_lock(&mut self, session: SessionId, wait: WaitId) -> bool {
+        let known = self.lock_waits.iter().find(|(_, of)| **of == (session, wait));
+        let Some(id) = known.map(|(&id, _)| id) else { return false };
+        self.lock_waits.remove(&id);
+        self.locks.cancel(id)
     }
 
     /// Tells clients that locks they waited for are held.
@@ -186,6 +215,19 @@ impl Coordinator {
         self.lock_waits.retain(|&id, _| locks.is_waiting(id));
     }
 
+    /// A session names no blocks of an inode any more, unless it has it open or holds a lease: it has
+    /// done what it began with them before it said so.
+    pub(super) fn forget_layout(&mut self, session: SessionId, ino: Ino) {
+        let may_name = self.opens.is_open_by(session, ino)
+            || self.leases.level(session, ino) > LeaseLevel::None;
+        if let Some(holders) = self.layouts.get_mut(&ino).filter(|_| !may_name) {
+            holders.remove(&session);
+            if holders.is_empty() {
+                self.layouts.remove(&ino);
+            }
+        }
+    }
+
     /// A session has an inode open no more.
     pub(super) fn closed<S: TreeStore>(
         &mut self,
@@ -193,12 +235,7 @@ impl Coordinator {
         session: SessionId,
         ino: Ino,
     ) {
-        if let Some(holders) = self.layouts.get_mut(&ino) {
-            holders.remove(&session);
-            if holders.is_empty() {
-                self.layouts.remove(&ino);
-            }
-        }
+        self.forget_layout(session, ino);
         if !self.opens.is_open(ino) {
             self.work.insert(Work::Reap(ino));
             turn.out.push(Command::Continue);

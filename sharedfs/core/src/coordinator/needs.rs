@@ -41,6 +41,7 @@ impl Operation {
             | Self::Setxattr { ino, .. }
             | Self::Removexattr { ino, .. }
             | Self::Commit { ino, .. }
+            | Self::Write { ino, .. }
             | Self::Allocate { ino, .. }
             | Self::Punch { ino, .. }
             | Self::Zero { ino, .. } => vec![(*ino, Change)],
@@ -49,6 +50,7 @@ impl Operation {
             Self::Close { .. }
             | Self::Statfs
             | Self::Reserve { .. }
+            | Self::Fsync { .. }
             | Self::Lock { .. }
             | Self::Unlock { .. }
             | Self::GetLock { .. }

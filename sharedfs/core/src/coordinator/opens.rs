@@ -14,6 +14,13 @@ impl Opens {
         *self.by_ino.entry(ino).or_default().entry(session).or_default() += 1;
     }
 
+    /// The session says how many times it has it open.
+    pub(super) fn reclaim(&mut self, session: SessionId, ino: Ino, count: u64) {
+        if count > 0 {
+            self.by_ino.entry(ino).or_default().insert(session, count);
+        }
+    }
+
     /// Closes once; whether the session has it open no more.
     pub(super) fn close(&mut self, session: SessionId, ino: Ino) -> bool {
         let Some(sessions) = self.by_ino.get_mut(&ino) else { return false };
@@ -27,6 +34,10 @@ impl Opens {
             self.by_ino.remove(&ino);
         }
         true
+    }
+
+    pub(super) fn is_open_by(&self, session: SessionId, ino: Ino) -> bool {
+        self.by_ino.get(&ino).is_some_and(|sessions| sessions.contains_key(&session))
     }
 
     pub(super) fn is_open(&self, ino: Ino) -> bool {

@@ -101,6 +101,15 @@ impl Quarantine {
         self.leaving.remove(&number);
     }
 
+    /// What a session was asked to return layouts for, and has not.
+    pub(super) fn asked_of(
+        &self,
+        session: SessionId,
+    ) -> impl Iterator<Item = QuarantineNumber> + '_ {
+        let of = self.waits.iter().filter(move |(_, waits)| waits.sessions.contains(&session));
+        of.map(|(&number, _)| number)
+    }
+
     pub(super) fn numbers(&self) -> impl Iterator<Item = QuarantineNumber> + '_ {
         self.waits.keys().chain(&self.leaving).copied()
     }

@@ -37,8 +37,23 @@ pub struct Request {
     /// What.
     pub operation: Operation,
     /// Leases that the client would like beside the answer. Nobody is asked to give any back for
-    /// them; [`Operation::Lease`] does that.
+    /// them; [`Operation::Lease`] does that. [`Request::FOUND`] stands for every inode whose
+    /// attributes are in the reply.
     pub wanted: Vec<(Ino, LeaseLevel)>,
+}
+
+impl Request {
+    /// In [`Request::wanted`]: whatever the reply tells the attributes of.
+    pub const FOUND: Ino = Ino(0);
+}
+
+/// Where bytes are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WritePlace {
+    /// At this offset.
+    At(u64),
+    /// Behind what the file has when its turn comes.
+    End,
 }
 
 /// What is asked. The fields are those of the methods of [`crate::Transaction`] of the same name.
@@ -160,7 +175,23 @@ pub enum Operation {
         ino: Ino,
         commit: Commit,
     },
-    /// Allocate, punch and zero: the caller holds a lease to write, and has done what the plans ask.
+    /// Writes bytes, of whoever holds no lease to write: the coordinator takes the inode's order, puts
+    /// them into blocks and moves the size.
+    Write {
+        ino: Ino,
+        place: WritePlace,
+        bytes: Vec<u8>,
+        kill_privileges: bool,
+        /// The bytes come from pages that the client's kernel gives up because of a recall: they belong
+        /// before what that recall makes room for, and go before it.
+        launders: bool,
+    },
+    /// Answered when all that was committed and written to the inode so far is on media, with every
+    /// operation before.
+    Fsync {
+        ino: Ino,
+    },
+    /// Allocate, punch and zero: the parts of blocks are zeroed by the coordinator.
     Allocate {
         ino: Ino,
         range: (u64, u64),
@@ -224,6 +255,8 @@ pub enum Reply {
     Mappings(Vec<Mapping>),
     Offset(u64),
     Runs(Vec<Run>),
+    /// Where the bytes went, and the inode afterwards.
+    Written(u64, Attributes),
     /// What the client holds of the inode now; less than it asked for if several hosts contend.
     Lease(Option<(LeaseLevel, LeaseNumber)>),
     Lock(Option<HeldLock>),
@@ -239,6 +272,22 @@ pub struct Answer {
     pub reply: Reply,
     /// The leases that the client holds now, of those that it wanted.
     pub leases: Vec<(Ino, LeaseLevel, LeaseNumber)>,
+}
+
+impl Reply {
+    /// The inodes whose attributes it tells, so that they can be cached under a lease.
+    pub(super) fn found(&self) -> Vec<Ino> {
+        match self {
+            Self::Attributes(attributes) | Self::Written(_, attributes) => vec![attributes.ino],
+            Self::Segments(attributes, _) => vec![attributes.ino],
+            Self::Opened(opened) => vec![opened.attributes.ino],
+            Self::Page(page) => {
+                let told = page.entries.iter().filter(|entry| entry.attributes.is_some());
+                told.map(|entry| entry.ino).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Answer {

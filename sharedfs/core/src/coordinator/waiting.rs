@@ -1,9 +1,12 @@
 //! Requests that wait, and taking them up again.
 
+use super::data::Planned;
+use super::ending::Work;
 use super::event::Command;
 use super::execute::Executed;
+use super::fsync::Syncing;
 use super::request::{Answer, Reply, Request};
-use super::{Coordinator, Turn};
+use super::{Coordinator, Operation, Turn};
 use crate::leases::{LeaseLevel, Need};
 use crate::ops::Progress;
 use crate::sessions::SessionState;
@@ -18,11 +21,38 @@ pub(super) struct Waiting {
     needs: Vec<(Ino, Need)>,
     /// Some of it was done, or there was no space: its turn comes with [`super::Event::Continue`].
     later: bool,
+    /// How far it is with blocks and flushes.
+    pub(super) stage: Stage,
+}
+
+/// How far a request is with what it waits for beside others' leases.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Stage {
+    /// Nothing was begun.
+    #[default]
+    New,
+    /// Blocks are being read that are to be changed in part.
+    Reading(Planned),
+    /// Blocks are being written.
+    Writing(Planned),
+    /// All blocks are as they must be: it can be executed.
+    Prepared(Planned),
+    /// It waits for what was written to be on media.
+    Syncing(Syncing),
 }
 
 impl Waiting {
     pub(super) fn new(request: Request) -> Self {
-        Self { request, needs: Vec::new(), later: false }
+        Self { request, needs: Vec::new(), later: false, stage: Stage::New }
+    }
+
+    /// Whether it holds its inode.
+    pub(super) fn is_working(&self) -> bool {
+        matches!(self.stage, Stage::Reading(_) | Stage::Writing(_) | Stage::Prepared(_))
+    }
+
+    pub(super) fn request(&self) -> &Request {
+        &self.request
     }
 }
 
@@ -53,21 +83,42 @@ impl Coordinator {
     ) -> Result<()> {
         let Some(mut waiting) = self.waiting.remove(&arrival) else { return Ok(()) };
         let session = waiting.request.id.session;
+        if matches!(waiting.stage, Stage::Reading(_) | Stage::Writing(_)) {
+            // Even if its session is over: the bytes on their way keep the inode busy.
+            self.waiting.insert(arrival, waiting);
+            return Ok(());
+        }
         if self.sessions.state(session) != Some(SessionState::Active) {
+            if let Stage::Prepared(planned) = &waiting.stage {
+                self.free_from(arrival, planned);
+            }
             turn.out.push(Command::NoSession(waiting.request.id));
             return Ok(());
+        }
+        if let Stage::Syncing(syncing) = waiting.stage {
+            if self.is_synced(syncing) {
+                self.answer(turn, &waiting.request, Reply::Done);
+            } else {
+                self.waiting.insert(arrival, waiting);
+            }
+            return Ok(());
+        }
+        if matches!(waiting.stage, Stage::Prepared(_)) {
+            return self.perform(turn, arrival, waiting);
         }
         let view = Transaction::new(turn.store, Context { now: turn.date });
         waiting.needs = match waiting.request.operation.needs(&view) {
             Ok(needs) => needs,
             Err(error) => return self.refuse(turn, &waiting.request, error),
         };
-        if self.sessions.in_grace() || self.is_behind(arrival, &waiting) {
+        let busy = waiting.needs.iter().any(|(ino, _)| self.busy.contains_key(ino));
+        let launders = self.launders(&waiting.request);
+        if self.sessions.in_grace() || busy || (!launders && self.is_behind(arrival, &waiting)) {
             self.waiting.insert(arrival, waiting);
             return Ok(());
         }
-        let in_the_way =
-            waiting.needs.iter().any(|&(ino, need)| !self.leases.allows(session, ino, need));
+        let in_the_way = !launders
+            && waiting.needs.iter().any(|&(ino, need)| !self.leases.allows(session, ino, need));
         if in_the_way {
             let mut recalls = Vec::new();
             for &(ino, need) in &waiting.needs {
@@ -77,12 +128,109 @@ impl Coordinator {
             for recall in recalls {
                 self.tell(turn.out, Command::Recall(recall));
             }
+            #[cfg(feature = "mutations")]
+            if self.is_mutated(crate::Mutation::RecallUnawaited) {
+                return self.prepare(turn, arrival, waiting);
+            }
             self.waiting.insert(arrival, waiting);
             return Ok(());
         }
-        match self.execute(turn, &waiting.request, &waiting.needs) {
+        self.prepare(turn, arrival, waiting)
+    }
+
+    /// Does what must come before a request that may be executed, or executes it.
+    fn prepare<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        arrival: u64,
+        mut waiting: Waiting,
+    ) -> Result<()> {
+        if let Some(ino) = Self::fsync_of(&waiting.request.operation) {
+            waiting.stage = self.begin_fsync(ino, turn.out);
+            self.waiting.insert(arrival, waiting);
+            return self.retry_one(turn, arrival);
+        }
+        if !Self::changes_blocks(&waiting.request.operation) {
+            return self.perform(turn, arrival, waiting);
+        }
+        match self.begin_blocks(turn, arrival, &waiting.request) {
+            Ok(stage) => {
+                waiting.stage = stage;
+                if matches!(waiting.stage, Stage::Prepared(_)) {
+                    return self.perform(turn, arrival, waiting);
+                }
+                self.waiting.insert(arrival, waiting);
+                Ok(())
+            }
+            Err(FsError::NoSpace { coming: true }) if self.space_is_coming() => {
+                self.wait_for_space(turn, arrival, waiting);
+                Ok(())
+            }
+            Err(FsError::Unavailable) => Err(FsError::Unavailable),
+            Err(error) => self.refuse(turn, &waiting.request, error),
+        }
+    }
+
+    fn space_is_coming(&self) -> bool {
+        self.quarantined().next().is_some() || self.work.contains(&Work::ReservationsOfNobody)
+    }
+
+    /// Blocks are on their way back: they will do.
+    fn wait_for_space<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        arrival: u64,
+        mut waiting: Waiting,
+    ) {
+        waiting.later = true;
+        waiting.stage = Stage::New;
+        self.waiting.insert(arrival, waiting);
+        turn.out.push(Command::Sync);
+    }
+
+    /// Whether a request writes pages that its client's kernel gives up because of a recall.
+    fn launders(&self, request: &Request) -> bool {
+        match request.operation {
+            Operation::Write { ino, launders: true, .. } => {
+                self.leases.is_recalled(request.id.session, ino)
+            }
+            _ => false,
+        }
+    }
+
+    /// Executes a request for which everything is prepared.
+    fn perform<S: TreeStore>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        arrival: u64,
+        mut waiting: Waiting,
+    ) -> Result<()> {
+        let mut stage = std::mem::take(&mut waiting.stage);
+        let mut planned = match &mut stage {
+            Stage::Prepared(planned) => Some(planned),
+            _ => None,
+        };
+        let mut executed =
+            self.execute(turn, &waiting.request, &waiting.needs, planned.as_deref_mut());
+        if matches!(executed, Err(FsError::NoSpace { .. }))
+            && planned.as_mut().is_some_and(|planned| Self::pay(planned))
+        {
+            executed = self.execute(turn, &waiting.request, &waiting.needs, planned);
+        }
+        let was_busy = matches!(stage, Stage::Prepared(_));
+        if let Stage::Prepared(planned) = &stage
+            && !matches!(executed, Ok(Executed::Step(Progress::More)))
+        {
+            self.free_from(arrival, planned);
+        }
+        match executed {
             Ok(Executed::Replied(reply)) => self.answer(turn, &waiting.request, reply),
             Ok(Executed::Step(Progress::More)) => {
+                if let Stage::Prepared(planned) = &stage {
+                    // What was prepared must still hold when the last step is done.
+                    self.busy.insert(planned.ino(), arrival);
+                }
+                waiting.stage = stage;
                 waiting.later = true;
                 self.waiting.insert(arrival, waiting);
                 turn.out.push(Command::Continue);
@@ -90,19 +238,20 @@ impl Coordinator {
             Ok(Executed::Step(Progress::Done)) => {
                 self.answer(turn, &waiting.request, Reply::Done);
             }
-            // Blocks are on their way back: they will do.
-            Err(FsError::NoSpace { coming: true }) if self.quarantined().next().is_some() => {
-                waiting.later = true;
-                self.waiting.insert(arrival, waiting);
-                turn.out.push(Command::Sync);
+            Err(FsError::NoSpace { coming: true }) if self.space_is_coming() => {
+                self.wait_for_space(turn, arrival, waiting);
             }
             Err(FsError::Unavailable) => return Err(FsError::Unavailable),
-            Err(error) => return self.refuse(turn, &waiting.request, error),
+            Err(error) => self.refuse(turn, &waiting.request, error)?,
+        }
+        if was_busy {
+            // Others may have waited for it.
+            turn.out.push(Command::Continue);
         }
         Ok(())
     }
 
-    fn refuse<S: TreeStore>(
+    pub(super) fn refuse<S: TreeStore>(
         &mut self,
         turn: &mut Turn<'_, S>,
         request: &Request,
@@ -122,7 +271,12 @@ impl Coordinator {
         self.sessions.replied(id.session, id.slot, id.number, &bytes);
         let mut leases = Vec::new();
         let refused = matches!(reply, Reply::Refused(_));
-        for &(ino, level) in request.wanted.iter().filter(|_| !refused) {
+        let found = if refused { Vec::new() } else { reply.found() };
+        let wanted = request.wanted.iter().flat_map(|&(ino, level)| {
+            let inos = if ino == Request::FOUND { found.clone() } else { vec![ino] };
+            inos.into_iter().map(move |ino| (ino, level))
+        });
+        for (ino, level) in wanted.filter(|_| !refused) {
             // A later request would only have it recalled at once.
             if self.waiting.values().any(|w| w.needs.iter().any(|&(other, _)| other == ino)) {
                 continue;

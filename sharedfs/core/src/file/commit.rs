@@ -2,15 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use mooring_terms::Version;
+use std::collections::BTreeSet;
+
+use mooring_terms::{SliceIndex, Version};
 
 use super::extents::{Extent, uncount};
 use crate::error::Damage;
 use crate::format::{
-    DataClaim, ExtentRow, ExtentState, FILE_SIZE_MAX, INLINE_BYTES, InodeRow, Key, KeyRange,
+    DataClaim, ExtentRow, ExtentState, FILE_SIZE_MAX, INLINE_BYTES, InodeRow, Key,
 };
 use crate::ops::Progress;
-use crate::{Attributes, FileBlock, FsError, Ino, Result, Run, SessionId, Timestamp, Transaction};
+use crate::{
+    Attributes, BlockAddress, FileBlock, FsError, Ino, Result, Run, SessionId, Timestamp,
+    Transaction,
+};
 
 /// Blocks that take a place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +36,12 @@ pub struct Commit {
     pub extents: Vec<NewExtent>,
     /// What block 0 holds, if it lies in the tree: at most [`INLINE_BYTES`], zeros behind.
     pub inline: Option<Vec<u8>>,
+    /// A block that the session has reserved and gives up if block 0 begins to lie in the tree: on a
+    /// full volume it pays for that. For a writer that was refused without.
+    pub pays: Option<BlockAddress>,
+    /// The slices of blocks that were written in place: their data is flushed by the next fsync, as
+    /// that of `extents` is.
+    pub overwritten: BTreeSet<SliceIndex>,
     /// The size is at least this afterwards.
     pub size_at_least: u64,
     /// When it was last written; the operation's date if the writer doesn't say.
@@ -61,7 +72,7 @@ impl Transaction<'_> {
             self.commit_extent(session, &mut row, extent)?;
         }
         if let Some(bytes) = &commit.inline {
-            self.commit_inline(session, &mut row, bytes, size)?;
+            self.commit_inline(session, &mut row, bytes, size, commit.pays)?;
         }
         row.attributes.size = size;
         let now = self.now();
@@ -116,6 +127,7 @@ impl Transaction<'_> {
         row: &mut InodeRow,
         bytes: &[u8],
         size: u64,
+        pays: Option<BlockAddress>,
     ) -> Result<()> {
         let ino = row.attributes.ino;
         let taken = !self.extents(ino, FileBlock(0), FileBlock(1), 1)?.is_empty();
@@ -123,7 +135,7 @@ impl Transaction<'_> {
             return Err(FsError::Invalid);
         }
         if !row.flags.inline {
-            self.charge_to(session)?;
+            self.charge_to(session, pays)?;
             row.flags.inline = true;
             row.attributes.blocks += 1;
         }
@@ -131,18 +143,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Charges a block for a file that begins to lie in the tree. On a full volume one of the
-    /// session's reserved blocks pays: the write was accepted against it.
-    fn charge_to(&mut self, session: SessionId) -> Result<()> {
-        let Err(full) = self.charge() else { return Ok(()) };
-        let rows = self.scan(&KeyRange::reservations(session), 1)?;
-        let Some((key, value)) = rows.first() else { return Err(full) };
-        let (Key::Reservation(_, start), _) = crate::space::decode_run(key, value)? else {
-            return Err(full);
-        };
-        let block = Run::new(start, 1);
-        self.use_reserved(session, block)?;
-        self.add_free(block)?;
+    /// Charges a block for a file that begins to lie in the tree: on a full volume the one that the
+    /// session names, of those that it has reserved.
+    fn charge_to(&mut self, session: SessionId, pays: Option<BlockAddress>) -> Result<()> {
+        if let Some(block) = pays {
+            let block = Run::new(block, 1);
+            self.use_reserved(session, block)?;
+            self.add_free(block)?;
+        }
         self.charge()
     }
 

@@ -11,7 +11,8 @@ fn at(ms: u64) -> Time {
 }
 
 fn leases() -> Leases {
-    Leases::new(Duration::from_millis(100))
+    let (contention, recall) = (Duration::from_millis(100), Duration::from_secs(10));
+    Leases::new(Bounds { contention, recall, held: 100 })
 }
 
 fn recalls(leases: &mut Leases, now: Time, session: SessionId, need: Need) -> Vec<Recall> {

@@ -44,6 +44,11 @@ impl RangeTable {
         })
     }
 
+    /// How many pieces `owner` holds.
+    pub(super) fn count(&self, owner: LockOwner) -> usize {
+        self.0.get(&owner).map_or(0, Vec::len)
+    }
+
     /// Frees what `owner` holds in `range`: pieces that reach out of it keep their rest.
     pub(super) fn remove(&mut self, owner: LockOwner, range: LockRange) {
         let Some(pieces) = self.0.get_mut(&owner) else { return };
@@ -69,11 +74,15 @@ impl RangeTable {
         }
     }
 
-    /// Frees all that a session holds; whether there was any.
-    pub(super) fn remove_session(&mut self, session: SessionId) -> bool {
-        let before = self.0.len();
-        self.0.retain(|owner, _| owner.session != session);
-        self.0.len() < before
+    /// Frees all that a session holds; how much it was.
+    pub(super) fn remove_session(&mut self, session: SessionId) -> usize {
+        let mut removed = 0;
+        self.0.retain(|owner, pieces| {
+            let stays = owner.session != session;
+            removed += if stays { 0 } else { pieces.len() };
+            stays
+        });
+        removed
     }
 
     /// Holds `lock` in the place of what its owner has there, as one with equal neighbours.

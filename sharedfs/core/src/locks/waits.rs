@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{LockOwner, LockRequest, Place, WaitId};
+use crate::SessionId;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wait {
@@ -76,6 +77,12 @@ impl Waits {
 
     pub(super) fn contains(&self, id: WaitId) -> bool {
         self.waits.contains_key(&id)
+    }
+
+    /// How many of them are a session's.
+    pub(super) fn of_session(&self, session: SessionId) -> usize {
+        let of = |owner| LockOwner { session, owner };
+        self.owners.range(of(0)..=of(u64::MAX)).map(|(_, ids)| ids.len()).sum()
     }
 
     pub(super) fn len(&self) -> usize {

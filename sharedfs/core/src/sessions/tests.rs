@@ -46,7 +46,7 @@ fn a_session_lives_as_long_as_it_is_heard_and_not_longer() {
     assert_eq!(sessions.expire(at(9000)), [], "it is told once");
     assert!(!sessions.heard(at(1901), ID));
     assert_eq!(sessions.check(ID, SLOT, RequestNumber(1)), SlotCheck::NoSession);
-    assert!(!sessions.end(ID));
+    assert!(!sessions.end(ID, EndReason::Ended));
     sessions.remove(ID);
     assert_eq!(sessions.state(ID), None);
 }

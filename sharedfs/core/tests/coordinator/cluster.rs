@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mooring_sharedfs_core::coordinator::{
-    Answer, Claim, Command, Coordinator, Event, Operation, Options, RecordNumber, Reply, Request,
-    RequestId, Turn,
+    Answer, Claim, Command, Coordinator, Event, IoNumber, Operation, Options, RecordNumber,
+    RenewNumber, Reply, Request, RequestId, Turn, WritePlace,
 };
-use mooring_sharedfs_core::file::{Commit, NewExtent};
+use mooring_sharedfs_core::file::{Commit, NewExtent, Source};
 use mooring_sharedfs_core::format::{DataClaim, Key, SessionRow, StateRow};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{
     LockMode, LockOwner, LockRange, LockRequest, LockSpace, OnConflict,
 };
 use mooring_sharedfs_core::ops::{FormatOptions, Removed, format_volume};
+use mooring_sharedfs_core::sessions::EndReason;
 use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
 use mooring_sharedfs_core::{
     Access, BlockAddress, Caller, FileBlock, Ino, Mode, Name, QuarantineNumber, RequestNumber,
@@ -23,7 +24,11 @@ use mooring_terms::{Time, Version};
 
 const SLOT: SlotIndex = SlotIndex(0);
 pub const LEASE_MS: u64 = 1200;
+pub const LEASES_MAX: usize = 40;
+pub const LOCKS_MAX: usize = 4;
 const DATA_FIRST: BlockAddress = BlockAddress(16);
+
+type Blocks = Vec<(BlockAddress, Vec<u8>)>;
 
 #[derive(Default)]
 struct Client {
@@ -35,6 +40,7 @@ struct Client {
     returns: Vec<QuarantineNumber>,
     lock_held: bool,
     no_session: bool,
+    ended: Option<EndReason>,
     cut_off: bool,
     slow: bool,
     keeps_layouts: bool,
@@ -58,13 +64,27 @@ pub struct Cluster {
     pub recalls: usize,
     /// What records have said about data.
     pub claims: Vec<DataClaim>,
+    /// What the blocks hold.
+    blocks: BTreeMap<BlockAddress, Vec<u8>>,
+    /// Whether writes of the coordinator stay on their way.
+    pub hold_writes: bool,
+    writes: Vec<(IoNumber, Blocks)>,
+    pub hold_flushes: bool,
+    flushes: Vec<IoNumber>,
+    /// Whether somebody waits for durable records.
+    pub sync_wanted: bool,
 }
 
+#[allow(clippy::needless_update, reason = "with deliberate bugs there is one field more")]
 fn options() -> Options {
     Options {
         lease: Duration::from_millis(LEASE_MS),
         grace: Duration::from_millis(1000),
         contention: Duration::from_millis(500),
+        recall: Duration::from_secs(15),
+        leases_max: LEASES_MAX,
+        locks_max: LOCKS_MAX,
+        ..Options::default()
     }
 }
 
@@ -100,6 +120,12 @@ impl Cluster {
             fenced: BTreeSet::new(),
             recalls: 0,
             claims: Vec::new(),
+            blocks: BTreeMap::new(),
+            hold_writes: false,
+            writes: Vec::new(),
+            hold_flushes: false,
+            flushes: Vec::new(),
+            sync_wanted: false,
         };
         cluster.run(out);
         cluster.deliver();
@@ -111,6 +137,8 @@ impl Cluster {
         self.now += Duration::from_millis(10);
         self.events.clear();
         self.fences.clear();
+        self.writes.clear();
+        self.flushes.clear();
         (self.journaled, self.received) = (RecordNumber(0), RecordNumber(0));
         for client in self.clients.values_mut() {
             client.leases.clear();
@@ -168,7 +196,24 @@ impl Cluster {
                 Command::Fence(session) => self.fences.push(session),
                 Command::Discard(number) => self.events.push(Event::Discarded(number)),
                 Command::Continue => self.events.push(Event::Continue),
-                Command::ReclaimFirst(_) | Command::Claimed(..) | Command::Sync => {}
+                Command::ReadBlocks(io, blocks) => {
+                    let zeros = vec![0; 4096];
+                    let read = |b: &BlockAddress| self.blocks.get(b).unwrap_or(&zeros).clone();
+                    let read = blocks.iter().map(read).collect();
+                    self.events.push(Event::BlocksRead(io, Ok(read)));
+                }
+                Command::WriteBlocks(io, blocks) => self.writes.push((io, blocks)),
+                Command::FlushSlices(io, _) => self.flushes.push(io),
+                Command::Ended(session, reason) => {
+                    if let Some(client) = self.clients.get_mut(&session) {
+                        client.ended = client.ended.or(Some(reason));
+                    }
+                }
+                Command::Sync => self.sync_wanted = true,
+                Command::ReclaimFirst(_)
+                | Command::Claimed(..)
+                | Command::Renewed(..)
+                | Command::Reclaim(_) => {}
                 Command::Damaged(damage) => panic!("damaged: {damage:?}"),
             }
         }
@@ -204,6 +249,14 @@ impl Cluster {
                 let session = self.fences.remove(0);
                 self.fenced.insert(session);
                 self.handle(Event::Fenced(session));
+            } else if !self.hold_writes && !self.writes.is_empty() {
+                let (io, blocks) = self.writes.remove(0);
+                let versions = vec![Version::ZERO; blocks.len()];
+                self.blocks.extend(blocks);
+                self.handle(Event::BlocksWritten(io, Ok(versions)));
+            } else if !self.hold_flushes && !self.flushes.is_empty() {
+                let io = self.flushes.remove(0);
+                self.handle(Event::Flushed(io));
             } else if let Some(session) = self.next_recall() {
                 self.answer_one(session);
             } else if let Some(session) = self.next_return() {
@@ -335,6 +388,75 @@ impl Cluster {
         self.deliver();
     }
 
+    /// What the client was asked and has not answered is lost with its stream.
+    pub fn reconnect(&mut self, session: SessionId) {
+        self.client(session).recalls.clear();
+        self.handle(Event::Connected(session));
+        self.deliver();
+    }
+
+    pub fn ended(&self, session: SessionId) -> Option<EndReason> {
+        self.clients[&session].ended
+    }
+
+    /// Has the coordinator write bytes; where they went, if that is known already.
+    pub fn write(
+        &mut self,
+        session: SessionId,
+        ino: Ino,
+        place: WritePlace,
+        bytes: &[u8],
+    ) -> Option<u64> {
+        self.ask(session, write(ino, place, bytes));
+        self.written(session)
+    }
+
+    pub fn written(&mut self, session: SessionId) -> Option<u64> {
+        match self.reply(session) {
+            Some(Reply::Written(offset, _)) => Some(offset),
+            None => None,
+            other => panic!("not written: {other:?}"),
+        }
+    }
+
+    /// A file's bytes, read as a client reads them.
+    pub fn contents(&mut self, session: SessionId, ino: Ino) -> Vec<u8> {
+        self.ask(session, Operation::Read { ino, offset: 0, length: 1 << 20 });
+        let Some(Reply::Segments(_, segments)) = self.reply(session) else { panic!("not read") };
+        let mut contents = Vec::new();
+        for segment in segments {
+            assert_eq!(segment.offset, contents.len() as u64);
+            match segment.source {
+                Source::Zeros => contents.resize(contents.len() + segment.length as usize, 0),
+                Source::Bytes(bytes) => contents.extend(bytes),
+                Source::Blocks(mut address, mut at) => {
+                    for _ in 0..segment.length {
+                        contents.push(self.blocks.get(&address).map_or(0, |block| block[at]));
+                        at += 1;
+                        if at == 4096 {
+                            (address, at) = (address.plus(1), 0);
+                        }
+                    }
+                }
+            }
+        }
+        contents
+    }
+
+    /// Something that is not zeros lies in all blocks.
+    pub fn soil(&mut self) {
+        for address in 0..2000 {
+            self.blocks.insert(BlockAddress(address), vec![0xaa; 4096]);
+        }
+    }
+
+    /// One flush that is held is done.
+    pub fn flush_one(&mut self) {
+        let io = self.flushes.remove(0);
+        self.handle(Event::Flushed(io));
+        self.deliver();
+    }
+
     pub fn cut_off(&mut self, session: SessionId) {
         self.client(session).cut_off = true;
     }
@@ -356,7 +478,7 @@ impl Cluster {
         for _ in 0..ms.div_ceil(100) {
             self.now += Duration::from_millis(100);
             for &session in renewing {
-                self.handle(Event::Renew(session));
+                self.handle(Event::Renew(session, RenewNumber(0)));
             }
             self.handle(Event::Tick);
             self.deliver();
@@ -369,7 +491,7 @@ impl Cluster {
 
     pub fn reclaim_open(&mut self, session: SessionId, open: &[Ino]) {
         for &ino in open {
-            self.handle(Event::Reclaim { session, claim: Claim::Open(ino) });
+            self.handle(Event::Reclaim { session, claim: Claim::Open(ino, 1) });
         }
         self.handle(Event::Reclaim { session, claim: Claim::Done });
         self.deliver();
@@ -413,6 +535,12 @@ impl Cluster {
 
 pub fn name(name: &str) -> Name {
     Name::new(name.as_bytes()).unwrap()
+}
+
+/// Writes bytes through the coordinator.
+pub fn write(ino: Ino, place: WritePlace, bytes: &[u8]) -> Operation {
+    let bytes = bytes.to_vec();
+    Operation::Write { ino, place, bytes, kill_privileges: false, launders: false }
 }
 
 /// Creates and opens a file in the root.

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod storms;
+mod writers;
 
 use cluster::{Cluster, commit, created, file, granted, lock_request, name, removed};
 use mooring_sharedfs_core::coordinator::{Operation, Reply};
