@@ -16,6 +16,8 @@ mod pools;
 mod proposals;
 mod reconcile;
 mod repair;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::net::SocketAddr;

@@ -148,13 +148,14 @@ impl Node {
             );
         }
         let size = engine.usage().size;
+        let speed = self.store.pool_speed(row.id)?;
+        // Before it can fail.
+        self.announce_of_pool(row.id, Command::PoolOpened { pool: row.id, incarnation, size });
         let watch: std::sync::Weak<dyn PoolWatch> = self.this.clone();
         let pool = Pool::start(row.id, incarnation, path.to_owned(), engine, movement, watch);
         self.plane.beacons().watch(&pool);
-        let speed = self.store.pool_speed(row.id)?;
         let open = OpenPool { pool, kept, damaged, speed };
         self.pools.insert(open.clone());
-        self.announce_of_pool(row.id, Command::PoolOpened { pool: row.id, incarnation, size });
         self.runtime.spawn(Arc::clone(self).sweep_once_current(open));
         Ok(())
     }
@@ -258,13 +259,18 @@ impl Node {
         tracing::info!(pool = %id, path = %open.pool.path().display(), "the pool is closed");
     }
 
-    fn report_failed(self: &Arc<Self>, pool: PoolId, incarnation: Incarnation, reason: String) {
+    pub(super) fn report_failed(
+        self: &Arc<Self>,
+        pool: PoolId,
+        incarnation: Incarnation,
+        reason: String,
+    ) {
         self.announce_of_pool(pool, Command::PoolFailed { pool, incarnation, reason });
     }
 
     /// Tells the cluster what has become of a pool, after what it was told before: a failure that
     /// came first would be undone by the opening.
-    fn announce_of_pool(self: &Arc<Self>, pool: PoolId, command: Command) {
+    pub(super) fn announce_of_pool(self: &Arc<Self>, pool: PoolId, command: Command) {
         let mut news = self.pools.news.lock();
         let of_pool = news.entry(pool).or_default();
         of_pool.push_back(command);

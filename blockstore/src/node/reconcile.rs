@@ -126,13 +126,18 @@ impl Node {
     }
 
     /// Begins to hold a replica, if the configuration (still) says so: made if it isn't there, gone
-    /// on with if it is.
-    fn hold_replica(self: &Arc<Self>, id: SliceId, open: &OpenPool) {
+    /// on with if it is. One that was taken away since is not kept.
+    pub(super) fn hold_replica(self: &Arc<Self>, id: SliceId, open: &OpenPool) {
         let state = self.state();
         let here = |config: &&Arc<SliceConfig>| {
             config.member(self.id).is_some_and(|member| member.pool == open.pool.id())
         };
-        let Some(config) = state.slice(id).filter(here) else { return };
+        let Some(config) = state.slice(id).filter(here) else {
+            if !self.serves_from(id, &open.pool) {
+                Self::free_now(&open.pool, id);
+            }
+            return;
+        };
         if self.plane.slice(id).is_some() {
             return self.plane.configured(id, config);
         }
@@ -190,13 +195,23 @@ impl Node {
         Self::free_replica(&pool, id);
     }
 
+    fn serves_from(&self, id: SliceId, pool: &Pool) -> bool {
+        self.plane.slice(id).is_some_and(|slice| slice.pool().id() == pool.id())
+    }
+
     /// Has the pool's own thread free a replica's space.
     fn free_replica(pool: &Arc<Pool>, id: SliceId) {
         let freeing = Arc::clone(pool);
-        pool.run(move || match freeing.engine().remove(id) {
-            Ok(()) | Err(EngineError::NoReplica(_)) => freeing.wake_maintenance(),
-            Err(error) => freeing.fail(&error),
-        });
+        pool.run(move || Self::free_now(&freeing, id));
+    }
+
+    /// Frees a replica's space, if there is one: on the pool's own thread.
+    fn free_now(pool: &Pool, id: SliceId) {
+        match pool.engine().remove(id) {
+            Ok(()) => pool.wake_maintenance(),
+            Err(EngineError::NoReplica(_)) => {}
+            Err(error) => pool.fail(&error),
+        }
     }
 
     fn volume_changed(&self, id: VolumeId, row: Option<&VolumeRow>) {
@@ -237,7 +252,7 @@ impl Node {
         }
     }
 
-    fn sweep(&self, open: &OpenPool, current: &ClusterState) {
+    pub(super) fn sweep(&self, open: &OpenPool, current: &ClusterState) {
         let pool = open.pool.id();
         let lists = |state: &ClusterState, id: SliceId| {
             let member = state.slice(id).and_then(|config| config.member(self.id).copied());
@@ -248,11 +263,12 @@ impl Node {
             if lists(current, id) || lists(&self.state(), id) {
                 continue;
             }
-            if self.plane.slice(id).is_some_and(|slice| slice.pool().id() == pool) {
+            if self.serves_from(id, &open.pool) {
                 continue;
             }
             tracing::info!(slice = %id, %pool, "a replica that nobody needs any more is removed");
-            Self::free_replica(&open.pool, id);
+            // At once: behind what waits here, it could be one that was assigned again by then.
+            Self::free_now(&open.pool, id);
         }
     }
 }
