@@ -9,7 +9,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Background, Place, eventually, run};
+use support::{Background, Place, eventually, leftovers, loop_backed_by, run};
 
 const MIB: u64 = 1 << 20;
 
@@ -194,4 +194,27 @@ fn two_daemons_never_serve_one_device() {
         eventually(Duration::from_secs(5), || host.held().ok().filter(|held| !held.is_empty()));
     assert_eq!(held.unwrap(), vec![("vol".to_owned(), b"note".to_vec())]);
     assert!(host.resume("vol", io).is_ok());
+}
+
+#[test]
+fn what_a_killed_test_left_behind_is_cleared_away_by_the_next() {
+    let mut killed = Place::new();
+    killed.file(64 * MIB);
+    let node = killed.start("forward");
+    run("mkfs.ext4", ["-q", node.to_str().unwrap()]);
+    killed.mount(&node, "mnt");
+    let mut maker = Background::start("sleep", ["60"]);
+    leftovers::mark(killed.root(), maker.0.id());
+    let root = killed.root().to_owned();
+    let left = || (loop_backed_by(&root).len(), leftovers::users_of(&root).len());
+
+    let living = Place::new();
+    assert_eq!(left(), (1, 2), "its maker lives: device, holder and daemon are in use");
+    maker.0.kill().unwrap();
+    maker.0.wait().unwrap();
+    let next = Place::new();
+    assert!(!root.exists());
+    let gone = eventually(Duration::from_secs(5), || (left() == (0, 0)).then_some(()));
+    assert!(gone.is_some(), "loop devices and processes are left: {:?}", left());
+    assert!(living.root().exists() && next.root().exists());
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![allow(clippy::disallowed_methods, reason = "tests of processes run in real time")]
 
+pub mod leftovers;
 pub mod memory_io;
 
 use std::fs;
@@ -62,8 +63,14 @@ impl Place {
                 Command::new(program).arg("--version").stdin(Stdio::null()).output().is_ok();
             assert!(found, "the device tests need {program}: `deploy/setup test`");
         }
-        let directory = TempDir::with_prefix("mooring-device-").expect("a temporary directory");
+        leftovers::sweep();
+        let directory = TempDir::with_prefix(leftovers::PREFIX).expect("a temporary directory");
+        leftovers::mark(directory.path(), std::process::id());
         Self { directory, server: None }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -156,44 +163,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // All errors are ignored: each step is for what may be left, and there is nobody to tell.
-        // Whoever waits for a device is freed first, so that nothing below can hang.
-        let root = self.directory.path().to_owned();
-        let mounts = || mounts_below(&root);
-        for (point, fstype) in mounts() {
-            if fstype == "fuse.mooring-device" {
-                let _ = Command::new("umount").arg("-f").arg(&point).stderr(Stdio::null()).status();
+        let server = self.server.take();
+        leftovers::clear(self.directory.path(), || {
+            if let Some(mut server) = server {
+                let _ = server.process.kill();
+                let _ = server.process.wait();
             }
-        }
-        for (point, fstype) in mounts() {
-            if fstype != "fuse.mooring-device" {
-                let _ = Command::new("umount").arg("-l").arg(&point).stderr(Stdio::null()).status();
-            }
-        }
-        if let Some(mut server) = self.server.take() {
-            let _ = server.process.kill();
-            let _ = server.process.wait();
-        }
-        let _ = LoopHost::new(&self.devices(), None).and_then(|host| host.sweep());
-        if let Ok(holder) = HolderClient::connect(&self.socket()) {
-            let _ = holder.stop(true);
-        }
-        let _ = LoopHost::new(&self.devices(), None).and_then(|host| host.sweep());
+        });
     }
-}
-
-fn mounts_below(root: &Path) -> Vec<(PathBuf, String)> {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mut found: Vec<(PathBuf, String)> = table
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            let point = PathBuf::from(fields.nth(1)?);
-            point.starts_with(root).then_some((point, fields.next()?.to_owned()))
-        })
-        .collect();
-    found.reverse();
-    found
 }
 
 /// Runs a program, and returns what it says; it must succeed within the limit.
