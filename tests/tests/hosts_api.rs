@@ -212,3 +212,90 @@ print('bounded')
         Ok(())
     });
 }
+
+/// Asks a host with the certificate in /run/NAME.pem on host 3 and perhaps a token: the status of the
+/// answer, or `refused` if there was none, and its text.
+fn ask_as(cluster: &Cluster, host: usize, name: &str, token: &str) -> Result<String> {
+    let script = format!(
+        r#"exec python3 -c "
+import http.client, ssl
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+context.load_cert_chain('/run/{name}.pem', '/run/{name}.key')
+headers = {{'Authorization': 'Bearer ' + open('/run/{token}').read().strip()}} if '{token}' else {{}}
+try:
+    connection = http.client.HTTPSConnection('host{host}', 7700, timeout=10, context=context)
+    connection.request('GET', '/v1/volumes', headers=headers)
+    answer = connection.getresponse()
+    print(answer.status, answer.read().decode())
+except OSError as error: print('refused', error)
+""#
+    );
+    Ok(cluster[3].run(script)?.stdout)
+}
+
+/// Leaves the certificate of host 3, as a node, and its key in /run/node.pem and .key there.
+fn show_own_certificate(cluster: &Cluster) -> Result<()> {
+    let host = &cluster[3];
+    host.stop_mountd()?;
+    let store = blockstore::NodeStore::open(&host.disk()).unwrap();
+    let identity = store.identity().unwrap().unwrap();
+    std::fs::write(host.path("/run/node.der")?, identity.certificate()).unwrap();
+    std::fs::write(host.path("/run/node.p8")?, &*identity.key().to_bytes()).unwrap();
+    drop(store);
+    host.run(
+        "openssl x509 -inform DER -in /run/node.der -out /run/node.pem
+         openssl pkey -inform DER -in /run/node.p8 -out /run/node.key",
+    )?;
+    host.restart_mountd()
+}
+
+#[test]
+fn certificate_of_somebody_that_is_no_node_opens_nothing() {
+    with_the_api_over_the_network(|cluster| {
+        token(cluster, "good", "")?;
+        let user = &cluster[3];
+        show_own_certificate(cluster)?;
+        cluster.wait_until_whole(3, 3)?;
+        // Made by themselves: one, and one by an authority that calls itself what the cluster's does.
+        user.run(
+            r#"key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+            name=/$(openssl x509 -in /run/ca.pem -noout -subject -nameopt compat | sed 's/^subject=//; s,^/,,')
+            openssl req -x509 $key -keyout /run/own.key -out /run/own.pem -days 1 -subj /CN=host1
+            openssl req -x509 $key -keyout /run/false-ca.key -out /run/false-ca.pem -days 1 -subj "$name"
+            openssl req $key -keyout /run/false.key -out /run/false.csr -subj /CN=host3
+            openssl x509 -req -in /run/false.csr -CA /run/false-ca.pem -CAkey /run/false-ca.key \
+                -CAcreateserial -days 1 -out /run/false.pem"#,
+        )?;
+        for host in [1, 2] {
+            let answer = ask_as(cluster, host, "node", "")?;
+            assert!(answer.starts_with("200 "), "a node is root everywhere: {answer}");
+            for stranger in ["own", "false"] {
+                // A token saves nobody whose certificate isn't believed.
+                for token in ["", "good"] {
+                    let answer = ask_as(cluster, host, stranger, token)?;
+                    assert!(answer.starts_with("refused"), "{stranger} {token}: {answer}");
+                }
+            }
+        }
+        // Who shows a token is who the token says, whatever else he shows.
+        user.run("echo nonsense >/run/nonsense")?;
+        assert!(ask_as(cluster, 1, "node", "nonsense")?.starts_with("403 "));
+
+        // A certificate that the cluster signed, of a node that is no more.
+        cluster.ctl(1, "node rm --force host3")?;
+        for host in [1, 2] {
+            let mut answer = String::new();
+            wait_until(seconds(10), "the removed node gets nothing", || {
+                answer = ask_as(cluster, host, "node", "")?;
+                Ok(!answer.starts_with("200 "))
+            })?;
+            assert!(answer.starts_with("403 ") && answer.contains("no node"), "{answer}");
+            assert!(ask_as(cluster, host, "node", "good")?.starts_with("200 "));
+            let log = std::fs::read_to_string(cluster[host].mountd_log()).unwrap();
+            assert!(log.contains("the certificate is of no node of this cluster"));
+            assert!(!log.contains("panicked"));
+        }
+        Ok(())
+    });
+}

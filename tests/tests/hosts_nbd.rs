@@ -10,8 +10,8 @@
 use std::time::{Duration, Instant};
 
 use mooring_tests::hosts::{
-    Cluster, FAILOVER, Failure, Output, Process, Result, Volume, judge, milliseconds, on_cluster,
-    seconds, wait_until,
+    Cluster, FAILOVER, Failure, Output, POOL, Process, Result, Volume, judge, milliseconds,
+    on_cluster, on_hosts, seconds, wait_until,
 };
 
 fn attach(volume: &Volume, host: usize) -> Result<String> {
@@ -212,6 +212,111 @@ fn client_of_a_volume_that_was_taken_over_gets_errors() {
         drop(writing);
         cluster[2].run(
             "qemu-io -f raw -c 'write -P 9 0 64k' 'nbd+unix:///vm?socket=/run/mooring/nbd/vm.sock'",
+        )?;
+        cluster.ctl(1, "detach --force vm")?;
+        volume.detach(2)
+    });
+}
+
+/// Leaves an authority, and what it signed for a server on host 1 and for a client, in a directory of
+/// the machine, as libnbd and qemu want them.
+fn certificates(directory: &std::path::Path) -> Result<()> {
+    let script = r#"
+        cd "$1"
+        key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+        openssl req -x509 $key -keyout ca-key.pem -out ca-cert.pem -days 1 -subj '/CN=NBD clients'
+        for name in server client; do
+            openssl req $key -keyout $name-key.pem -out $name.csr -subj /CN=$name
+            printf 'subjectAltName=DNS:host1\nextendedKeyUsage=%sAuth\n' $name >$name.ext
+            openssl x509 -req -in $name.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
+                -days 1 -extfile $name.ext -out $name-cert.pem
+        done"#;
+    let wrong = |why: String| Failure::Wrong(format!("making certificates: {why}"));
+    std::fs::create_dir_all(directory).map_err(|error| wrong(error.to_string()))?;
+    let made = std::process::Command::new("bash")
+        .args(["-euc", script, "bash"])
+        .arg(directory)
+        .output()
+        .map_err(|error| wrong(error.to_string()))?;
+    let said = || wrong(String::from_utf8_lossy(&made.stderr).into_owned());
+    made.status.success().then_some(()).ok_or_else(said)
+}
+
+#[test]
+fn volume_is_used_over_tls_from_another_host_and_by_nobody_without_a_certificate() {
+    on_hosts(3, |hosts| {
+        for host in [1, 3] {
+            for directory in ["ours", "theirs"] {
+                hosts[host].run(format!("mkdir -p /run/{directory}"))?;
+            }
+        }
+        certificates(&hosts[1].path("/run/ours")?)?;
+        certificates(&hosts[3].path("/run/theirs")?)?;
+        for name in ["ca-cert.pem", "client-cert.pem", "client-key.pem"] {
+            let read = |path: std::path::PathBuf| {
+                std::fs::read(path).map_err(|error| Failure::Wrong(error.to_string()))
+            };
+            let text = read(hosts[1].path(format!("/run/ours/{name}"))?)?;
+            std::fs::write(hosts[3].path(format!("/run/ours/{name}"))?, &text).unwrap();
+            // They trust our server, and show what their own authority has signed.
+            if name == "ca-cert.pem" {
+                std::fs::write(hosts[3].path("/run/theirs/ca-cert.pem")?, text).unwrap();
+            }
+        }
+        hosts[1].run(
+            "printf '[nbd]\nlisten = \"0.0.0.0:10809\"\ncertificate = \"/run/ours/server-cert.pem\"
+             key = \"/run/ours/server-key.pem\"\nauthority = \"/run/ours/ca-cert.pem\"\n' >/run/nbd.toml",
+        )?;
+        let cluster = Cluster::start(hosts, |host| {
+            let mut told = vec!["--pool".to_owned(), POOL.to_owned()];
+            if host.number() == 1 {
+                told.extend(["--config".to_owned(), "/run/nbd.toml".to_owned()]);
+            }
+            told
+        })?;
+        let volume = cluster.create("vm --size 64M --replicas 3 --fs raw")?;
+        attach(&volume, 1)?;
+
+        // Host 3 has a part in the volume, but uses it as any machine would that has none.
+        let user = &cluster[3];
+        let uri = |shown: &str| format!("nbds://host1/vm?tls-certificates=/run/{shown}");
+        let ours = uri("ours");
+        let told = user.run(format!("nbdinfo '{ours}'"))?.stdout;
+        assert!(told.contains("with TLS") && told.contains("export-size: 67108864"), "{told}");
+        user.run(format!(
+            "head -c 64M /dev/urandom >/run/image && nbdcopy --flush /run/image '{ours}'
+             nbdcopy '{ours}' - | cmp - /run/image"
+        ))?;
+        let credentials = "tls-creds-x509,id=tls0,dir=/run/ours,endpoint=client,verify-peer=on";
+        let image = "driver=nbd,host=host1,port=10809,export=vm,tls-creds=tls0,reconnect-delay=30";
+        let io = |commands: &str| {
+            let told =
+                format!("qemu-io --object '{credentials}' --image-opts '{image}' {commands}");
+            let said = user.run(told)?.stdout;
+            assert!(!said.contains("failed"), "{said}");
+            Ok::<(), Failure>(())
+        };
+        io("-c 'write -P 7 1000 3M' -c flush -c 'read -P 7 1000 3M'")?;
+
+        // In the clear, with another authority's certificate, with none: not a byte.
+        user.run("mkdir /run/none && cp /run/ours/ca-cert.pem /run/none")?;
+        for stranger in ["nbd://host1/vm".to_owned(), uri("theirs"), uri("none")] {
+            let refused = user.attempt(format!("nbdinfo --size '{stranger}'"))?;
+            assert!(!refused.succeeded() && refused.stdout.trim().is_empty(), "{refused:?}");
+        }
+        let log = std::fs::read_to_string(cluster[1].mountd_log()).unwrap();
+        assert!(
+            log.contains("NBD") && !log.contains("panicked"),
+            "the refusals are not in the log"
+        );
+
+        // Fenced there, the volume is used here, with what was written over the network.
+        cluster.ctl(2, "attach vm --backend nbd --force")?;
+        let refused = user.attempt(format!("nbdcopy '{ours}' -  >/dev/null"))?;
+        assert!(!refused.succeeded(), "host 1 was fenced");
+        cluster[2].run(
+            "qemu-io -r -f raw -c 'read -P 7 1000 3M' 'nbd+unix:///vm?socket=/run/mooring/nbd/vm.sock' |
+             grep -q '3 MiB' ",
         )?;
         cluster.ctl(1, "detach --force vm")?;
         volume.detach(2)

@@ -183,3 +183,58 @@ fn power_cut_of_all_nodes_loses_nothing_that_was_synced() {
         volume.is_whole_everywhere(&job, 3)
     });
 }
+
+#[test]
+fn volume_detached_by_force_while_its_daemon_was_down_gives_errors_when_that_returns() {
+    on_cluster(3, |cluster| {
+        let InUse { volume, job, meter } = in_use(cluster, 1)?;
+        cluster[1].kill_mountd()?;
+        // Given to nobody afterwards: no seal of another one keeps the first one out.
+        cluster.ctl(2, "detach --force db")?;
+        wait_until(seconds(10), "its attachment is over", || {
+            Ok(volume.inspect(2)?["attachment"].is_null())
+        })?;
+        let held = meter.so_far();
+        assert_eq!(held.errors, 0, "while the daemon is away, nothing is answered");
+        let returned = Instant::now();
+        cluster[1].restart_mountd()?;
+        wait_until(seconds(15), "its device gives errors", || Ok(meter.so_far().errors > 0))?;
+        judge(returned.elapsed(), FAILOVER, "errors after the return of a detached volume's node")?;
+        assert_eq!(meter.so_far().writes, held.writes, "it wrote, though it was detached");
+        let seen = meter.stop(seconds(10))?;
+        volume.mount(2)?;
+        seen.is_kept_in(&cluster[2], volume.file("stall"))?;
+        assert_eq!(cluster[2].verify_again(&job)?.error, 0);
+        cluster.ctl(1, "umount --force db")?;
+        volume.unmount(2)?;
+        volume.mount(1)?;
+        assert_eq!(cluster[1].verify_again(&job)?.error, 0);
+        volume.unmount(1)
+    });
+}
+
+#[test]
+fn volume_taken_over_while_its_daemon_was_down_gives_errors_when_that_returns() {
+    on_cluster(3, |cluster| {
+        let InUse { volume, job, meter } = in_use(cluster, 1)?;
+        let cut = Instant::now();
+        cluster[1].kill_mountd()?;
+        taken_over(&volume, 2, cut, "takeover from a node whose daemon was killed")?;
+        let held = meter.so_far();
+        // The new owner makes the file its own, and goes.
+        cluster[2].run(format!(
+            "dd if=/dev/zero of={} bs=4k count=64 conv=notrunc,fsync oflag=direct status=none",
+            volume.file("stall")
+        ))?;
+        volume.unmount(2)?;
+        cluster[1].restart_mountd()?;
+        wait_until(seconds(15), "its device gives errors", || Ok(meter.so_far().errors > 0))?;
+        assert_eq!(meter.so_far().writes, held.writes, "a write succeeded after the takeover");
+        meter.stop(seconds(10))?;
+        cluster.ctl(1, "umount --force db")?;
+        volume.mount(3)?;
+        cluster[3].run(format!("cmp -n 262144 {} /dev/zero", volume.file("stall")))?;
+        assert_eq!(cluster[3].verify_again(&job)?.error, 0);
+        volume.unmount(3)
+    });
+}
