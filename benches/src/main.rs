@@ -1,4 +1,4 @@
-//! `mooring-bench [--rounds N] [--seconds S] [--json FILE] [PART[:ROW]]...`: measures parts of the
+//! `mooring-bench [--rounds N] [--runs N] [--seconds S] [--json FILE] [PART[:ROW]]...`: measures parts of the
 //! benchmark, all without names, and prints a table. `benches/run` builds what it needs.
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(asked) => asked,
         Err(why) => {
             eprintln!(
-                "{why}\n\nusage: mooring-bench [--rounds N] [--seconds S] [--json FILE] [PART[:ROW]]..."
+                "{why}\n\nusage: mooring-bench [--rounds N] [--runs N] [--seconds S] [--json FILE] [PART[:ROW]]..."
             );
             PARTS.iter().for_each(|part| eprintln!("  {:<10} {}", part.name, part.about));
             return ExitCode::from(2);
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut plan = Plan { row: String::new(), rounds: 3, seconds: 2 };
+    let mut plan = Plan { row: String::new(), rounds: 3, runs: 10, seconds: 2 };
     let mut json = PathBuf::from("target/bench/bench.json");
     let mut names = Vec::new();
     let mut arguments = arguments.peekable();
@@ -51,6 +51,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
         match argument.as_str() {
             "--rounds" => plan.rounds = number(value()?)?.max(1) as usize,
+            "--runs" => plan.runs = number(value()?)?.max(1) as usize,
             "--seconds" => plan.seconds = number(value()?)?.max(1),
             "--json" => json = value()?.into(),
             name => names.push(name.to_owned()),

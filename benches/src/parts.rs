@@ -19,6 +19,8 @@ pub struct Plan {
     pub row: String,
     /// How often each row of fio is measured.
     pub rounds: usize,
+    /// How often each fault and each restart is repeated.
+    pub runs: usize,
     /// How long one measurement of fio lasts, in seconds.
     pub seconds: u64,
 }

@@ -134,7 +134,7 @@ impl Report {
         let (all, good) = judged.fold((0, 0), |(all, good), yes| (all + 1, good + u32::from(yes)));
         println!("\n{good} of {all} goals reached");
         for failure in &self.document.failures {
-            println!("not measured: {failure}");
+            println!("\n!!!! NOT MEASURED {failure}");
         }
     }
 }

@@ -21,9 +21,6 @@ use super::Plan;
 use crate::figure::{Figure, Goal, median};
 use crate::report::Report;
 
-/// How many faults of each kind and role.
-const RUNS: usize = 10;
-
 /// Sets of hosts at work at once.
 const SETS: usize = 2;
 
@@ -67,7 +64,7 @@ struct Measured {
     stall: Duration,
 }
 
-/// Runs every fault ten times, and gives the middle and the longest stall of each.
+/// Runs every fault so often, and gives the middle and the longest stall of each.
 ///
 /// # Errors
 /// A set of hosts can't be made or mended, or an application sees an error.
@@ -76,10 +73,10 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let (told, measured) = channel();
     let mut stalls: BTreeMap<(Role, Kind), Vec<f64>> = BTreeMap::new();
     let outcome = thread::scope(|scope| {
-        let sets: Vec<_> = (0..SETS)
+        let sets: Vec<_> = (0..SETS.min(plan.runs))
             .map(|set| {
                 let told = told.clone();
-                let rounds = (0..RUNS).filter(|round| round % SETS == set).count();
+                let rounds = (0..plan.runs).filter(|round| round % SETS == set).count();
                 scope.spawn(move || one_set(rounds, &wanted, &told))
             })
             .collect();
@@ -89,7 +86,10 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<()> {
             numbers.push(stall.as_secs_f64());
             let (role, done) = (title_of(role), numbers.len());
             let (kind, stall) = (name_of(kind), stall.as_secs_f64());
-            report.progress(&format!("failover: {kind} of {role}, {done} of {RUNS}: {stall:.2} s"));
+            report.progress(&format!(
+                "failover: {kind} of {role}, {done} of {}: {stall:.2} s",
+                plan.runs
+            ));
         }
         let joined = sets.into_iter().map(|set| set.join());
         joined.collect::<Vec<_>>().into_iter().try_for_each(|set| {

@@ -11,13 +11,10 @@ use super::Plan;
 use crate::figure::{Figure, Goal, median};
 use crate::report::Report;
 
-/// How often each is done.
-const RUNS: usize = 10;
-
 /// How long an application may take to write on.
 const GIVE_UP: Duration = seconds(20);
 
-/// Ten restarts under a write every millisecond, and ten hand-overs.
+/// Restarts under a write every millisecond, and hand-overs.
 ///
 /// # Errors
 /// The cluster can't be made, or an application sees an error.
@@ -31,9 +28,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         volume.mount(1)?;
         volume.wait_for_primary(1, 1)?;
         volume.wait_in_sync(3, 1)?;
-        for run in 1..=RUNS {
+        for run in 1..=plan.runs {
             beyond.push(restart(&cluster, &volume)?.as_secs_f64());
-            report.progress(&format!("restart: {run} of {RUNS}: {:.2} s", beyond[run - 1]));
+            report.progress(&format!("restart: {run} of {}: {:.2} s", plan.runs, beyond[run - 1]));
         }
         volume.unmount(1)?;
         tell(report, "stall beyond the daemon's start", "s", &beyond, (None, Some(1.0)));
@@ -42,9 +39,13 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         let volume = cluster.create("h --size 256M --replicas 3 --fs raw")?;
         volume.wait_in_sync(3, 1)?;
         let mut stalls = Vec::new();
-        for run in 1..=RUNS {
+        for run in 1..=plan.runs {
             stalls.push(hand_over(&cluster, &volume, 1 + run % 2)?.as_secs_f64() * 1e3);
-            report.progress(&format!("hand-over: {run} of {RUNS}: {:.0} ms", stalls[run - 1]));
+            report.progress(&format!(
+                "hand-over: {run} of {}: {:.0} ms",
+                plan.runs,
+                stalls[run - 1]
+            ));
         }
         tell(report, "stall by a planned hand-over", "ms", &stalls, (None, Some(100.0)));
     }
