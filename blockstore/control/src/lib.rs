@@ -20,6 +20,7 @@ mod raft;
 pub mod rpc;
 mod store;
 mod timing;
+pub mod untrusted;
 
 pub use control::{Control, Options, Status};
 pub use error::{Error, StoreError};

@@ -72,7 +72,7 @@ impl NodeHints {
     }
 
     /// From keys and values, as far as they can be read.
-    pub(super) fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    pub(crate) fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut hints = Self::default();
         for (key, value) in pairs.take(2 * MOST) {
             // What can't be read is not ours to complain about: nothing depends on a hint.

@@ -12,7 +12,7 @@
 
 mod codec;
 mod hint;
-mod sealed;
+pub(crate) mod sealed;
 mod socket;
 
 use std::collections::{BTreeMap, HashSet};
