@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use memory_io::MemoryIo;
-use mooring_device::fuse::Limits;
+use mooring_device::Limits;
 use mooring_device::{Device, Handover, LoopHost, LoopOptions, holder};
 
 const BYTES: usize = 1 << 30;

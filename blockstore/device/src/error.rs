@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use mooring_fuse::FuseError;
 use mooring_terms::ErrorKind;
 
 use crate::user::User;
@@ -70,12 +71,9 @@ pub enum DeviceError {
         /// The device.
         name: String,
     },
-    /// The kernel's side of the FUSE session said something unexpected.
-    #[error("the kernel's FUSE handshake failed: {reason}")]
-    Handshake {
-        /// What was wrong.
-        reason: &'static str,
-    },
+    /// The device's file system could not be mounted.
+    #[error(transparent)]
+    Fuse(#[from] mooring_fuse::FuseError),
     /// The size is not a positive multiple of 4096.
     #[error(
         "a device of {bytes} bytes can't be made: the size must be a positive multiple of 4096"
@@ -99,8 +97,11 @@ impl DeviceError {
             }
             Self::Busy { .. } | Self::Owned { .. } => ErrorKind::Retry,
             Self::NotHeld { .. } | Self::Gone { .. } => ErrorKind::NotFound,
-            Self::Unsupported { .. } | Self::Handshake { .. } => ErrorKind::Fatal,
-            Self::System { .. } => ErrorKind::Unavailable,
+            Self::Unsupported { .. }
+            | Self::Fuse(FuseError::Unsupported { .. } | FuseError::Handshake { .. }) => {
+                ErrorKind::Fatal
+            }
+            Self::System { .. } | Self::Fuse(FuseError::System { .. }) => ErrorKind::Unavailable,
             Self::Holder(error) => error.kind(),
         }
     }

@@ -61,7 +61,7 @@
 
 mod device;
 mod error;
-pub mod fuse;
+mod fuse;
 pub mod holder;
 mod io;
 mod loopdev;
@@ -71,5 +71,6 @@ mod user;
 pub use device::{Device, DeviceHost, DeviceKind, DeviceStats, Swept};
 pub use error::DeviceError;
 pub use io::{BlockIo, BlockRequest, Done, Extent, IoError, ReadDone, StatusDone};
+pub use fuse::Limits;
 pub use loopdev::{Handover, LoopDevice, LoopHost, LoopOptions};
 pub use user::User;

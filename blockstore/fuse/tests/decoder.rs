@@ -1,5 +1,8 @@
 //! The request decoder on random and mutated bytes: it never panics, and never makes data up.
 
+#[path = "../../../tests/fuzz/seeds.rs"]
+mod seeds;
+
 use mooring_fuse::abi::{Frame, InHeader, opcode};
 use mooring_fuse::request::{Malformed, Operation, Request};
 use proptest::collection::vec;
@@ -116,4 +119,34 @@ fn names_without_an_end_are_refused() {
 #[test]
 fn what_is_not_known_is_no_error() {
     assert_eq!(decoded(63, b"anything"), Ok("Unknown".to_owned()));
+}
+
+#[test]
+fn the_fuzzers_seeds_are_requests() {
+    let mut write = vec![0; 40 + 4096];
+    write[16..20].copy_from_slice(&4096_u32.to_ne_bytes());
+    let messages = [
+        ("lookup", message(opcode::LOOKUP, 0, b"disk\0")),
+        ("write", message(opcode::WRITE, 0, &write)),
+        ("read", message(opcode::READ, 0, &[0; 40])),
+        ("getattr", message(opcode::GETATTR, 0, &[0; 16])),
+        ("forgets", message(opcode::BATCH_FORGET, 0, &[0; 8])),
+        ("rename", message(opcode::RENAME2, 0, b"0123456789abcdefold\0new\0")),
+        ("setxattr", message(opcode::SETXATTR, 0, b"\x02\0\0\0\0\0\0\0user.a\0xy")),
+    ];
+    for (name, bytes) in messages {
+        assert!(Request::decode(&bytes).is_ok(), "{name}");
+        seeds::check("fuse", name, &bytes);
+    }
+}
+
+#[test]
+fn lengths_that_contradict_are_refused() {
+    assert!(
+        Request::decode(&message(opcode::BATCH_FORGET, 0, &[255, 255, 255, 255, 0, 0, 0, 0]))
+            .is_err()
+    );
+    assert!(decoded(opcode::LOOKUP, b"").is_err());
+    assert!(decoded(opcode::READ, &[0; 39]).is_err());
+    assert!(Request::decode(&message(opcode::GETATTR, 3, &[0; 16])).is_err());
 }

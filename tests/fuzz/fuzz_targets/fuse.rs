@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mooring_device::fuse::request::Request;
+use mooring_fuse::request::Request;
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(request) = Request::decode(input) {

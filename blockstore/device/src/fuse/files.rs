@@ -3,7 +3,7 @@
 //! All numbers are fixed and all attributes but the size never change, so that the kernel may cache
 //! them for ever: nothing but I/O has to wait for a daemon that is away.
 
-use super::abi::{Attr, AttrOut, Dirent, EntryOut, Frame, OpenOut, Statfs, open};
+use mooring_fuse::abi::{Attr, AttrOut, Dirent, EntryOut, Frame, OpenOut, Statfs, open};
 
 /// The directory.
 pub(super) const ROOT: u64 = 1;

@@ -11,22 +11,16 @@
 //! Invariants:
 //! - requests in flight <= [`Limits::in_flight`]; each is answered at most once;
 //! - node numbers, file handles and attributes are fixed, so that a successor process knows all
-//!   that the kernel knows;
-//! - a request's bytes arrive in memory that is already there (see `buffer`).
+//!   that the kernel knows.
 
-pub mod abi;
-mod buffer;
 mod burst;
-mod channel;
 mod files;
 mod in_flight;
+mod limits;
 mod mount;
-mod negotiate;
-pub mod request;
 mod session;
 
-pub(crate) use buffer::RequestBuffer;
-pub(crate) use channel::{Channel, receive_framed, send_all};
-pub(crate) use mount::{FILE_NAME, Mounted, mount};
-pub use negotiate::Limits;
+pub(crate) use files::FILE_NAME;
+pub use limits::Limits;
+pub(crate) use mount::{FSTYPE, mount};
 pub(crate) use session::Session;

@@ -1,230 +1,41 @@
-//! Mounting, finding, aborting and unmounting the file system: mount(2) and /dev/fuse, no helper
-//! programs.
+//! How a device's file system is mounted.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags};
-use rustix::fs::{Mode, OFlags};
+use mooring_fuse::MountOptions;
+use nix::mount::MsFlags;
 
-use super::abi::{Frame, OutHeader};
-use super::buffer::RequestBuffer;
-use super::channel::receive_one;
-pub(crate) use super::files::FILE_NAME;
-use super::negotiate::{Agreed, Limits, negotiate};
-use super::request::{Operation, Request};
+use super::limits::{FEATURES, Limits};
 use crate::DeviceError;
 
 /// The type under which our mounts are known in the mount table.
 pub(crate) const FSTYPE: &str = "fuse.mooring-device";
 
-/// `FUSE_DEV_IOC_CLONE`: _IOR(229, 0, u32).
-const DEV_IOC_CLONE: libc::Ioctl = 0x8004_e500;
-
-/// One of our mounts, as the mount table of this process shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mounted {
-    /// Where.
-    pub(crate) point: PathBuf,
-    /// The file system's device number, which its files show in `st_dev`: major, minor. No two file
-    /// systems of the machine have the same at one time.
-    pub(crate) device: (u32, u32),
-}
-
-impl Mounted {
-    /// All of our mounts that this process can see.
-    ///
-    /// # Errors
-    /// What reading /proc/self/mountinfo says.
-    pub(crate) fn all() -> io::Result<Vec<Self>> {
-        Ok(parse_mountinfo(&std::fs::read("/proc/self/mountinfo")?))
-    }
-
-    /// Our topmost mount at `point`.
-    ///
-    /// # Errors
-    /// As [`Mounted::all`].
-    pub(crate) fn at(point: &Path) -> io::Result<Option<Self>> {
-        Ok(Self::all()?.into_iter().rfind(|mounted| mounted.point == point))
-    }
-
-    /// Aborts the connection: all that waits in the kernel gets an error now, and all that comes
-    /// later. Unmounts the file system, if nothing holds it any more. Returns whether it was there.
-    ///
-    /// # Errors
-    /// What umount2 says, but for "busy": then it was aborted and stays mounted.
-    pub(crate) fn abort(&self) -> io::Result<bool> {
-        // Never somebody else's file system that was mounted here meanwhile.
-        if Self::at(&self.point)?.as_ref() != Some(self) {
-            return Ok(false);
-        }
-        match nix::mount::umount2(&self.point, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) | Err(nix::errno::Errno::EBUSY) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes the mount out of the mount table, if it is there; the file system ends when nothing
-    /// holds it any more.
-    ///
-    /// # Errors
-    /// What umount2 says.
-    pub(crate) fn unmount_lazily(&self) -> io::Result<()> {
-        if Self::at(&self.point)?.as_ref() == Some(self) {
-            nix::mount::umount2(&self.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
-        }
-        Ok(())
-    }
-
-    /// The device number as the loop driver reports it for its backing file.
-    pub(crate) fn encoded_device(&self) -> u64 {
-        let (major, minor) = (u64::from(self.device.0), u64::from(self.device.1));
-        (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-    }
-}
-
-fn parse_mountinfo(text: &[u8]) -> Vec<Mounted> {
-    let line = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let device = std::str::from_utf8(fields.nth(2)?).ok()?;
-        let (major, minor) = device.split_once(':')?;
-        let point = unescape(fields.nth(1)?);
-        let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
-        (fstype == FSTYPE.as_bytes())
-            .then_some(Mounted { point, device: (major.parse().ok()?, minor.parse().ok()?) })
-    };
-    text.split(|byte| *byte == b'\n').filter_map(line).collect()
-}
-
-/// Turns `\040` and the like back into bytes.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
-}
-
-/// Mounts a file system at `point` (an existing directory), does the handshake, and returns its
-/// descriptors, one for each of `threads`.
+/// Mounts a device's file system at `point` (an existing directory) and does the handshake: its
+/// descriptors, one for each of `threads`, and what was agreed on.
 ///
 /// # Errors
-/// [`DeviceError::Unsupported`] without /dev/fuse or the right to mount,
-/// [`DeviceError::Handshake`] if the kernel is too old.
+/// [`DeviceError::Fuse`].
 pub(crate) fn mount(
     point: &Path,
     name: &str,
     threads: usize,
     limits: Limits,
-) -> Result<(Vec<OwnedFd>, Agreed), DeviceError> {
-    let fuse = open_fuse()?;
-    let data = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,max_read={}",
-        fuse.as_raw_fd(),
-        limits.max_write
-    );
-    let source = format!("mooring:{name}");
+) -> Result<(Vec<OwnedFd>, mooring_fuse::Agreed), DeviceError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-    nix::mount::mount(Some(source.as_str()), point, Some(FSTYPE), flags, Some(data.as_str()))
-        .map_err(|error| DeviceError::Unsupported {
-            what: "mounting a FUSE file system",
-            advice: "it takes root with CAP_SYS_ADMIN in this mount namespace",
-            source: error.into(),
-        })?;
-    let finish = || {
-        // Whatever is mounted or unmounted beneath it is nobody else's business.
-        let none: Option<&Path> = None;
-        nix::mount::mount(none, point, none, MsFlags::MS_PRIVATE, none)
-            .map_err(|source| DeviceError::system("making private the mount at", point, source))?;
-        let agreed = handshake(&fuse, limits)?;
-        let clones = (1..threads).map(|_| clone(&fuse)).collect::<Result<Vec<_>, _>>()?;
-        Ok((clones, agreed))
+    let options = MountOptions {
+        fstype: FSTYPE,
+        source: &format!("mooring:{name}"),
+        flags,
+        options: "",
+        private: true,
+        threads,
+        limits: mooring_fuse::Limits {
+            max_write: limits.max_write,
+            max_background: limits.max_background,
+        },
+        features: FEATURES,
     };
-    match finish() {
-        Ok((clones, agreed)) => Ok((std::iter::once(fuse).chain(clones).collect(), agreed)),
-        Err(error) => {
-            let left = Mounted::at(point)
-                .and_then(|mounted| mounted.map_or(Ok(()), |it| it.unmount_lazily()));
-            if let Err(left) = left {
-                tracing::error!(point = %point.display(), error = %left, "a mount is left behind");
-            }
-            Err(error)
-        }
-    }
-}
-
-fn open_fuse() -> Result<OwnedFd, DeviceError> {
-    rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
-        DeviceError::Unsupported {
-            what: "/dev/fuse",
-            advice: "load the fuse module (`modprobe fuse`), or give the container the device",
-            source: error.into(),
-        }
-    })
-}
-
-/// A second descriptor on the connection of `fuse`, with a queue of its own.
-fn clone(fuse: &OwnedFd) -> Result<OwnedFd, DeviceError> {
-    let fresh = open_fuse()?;
-    let source = fuse.as_raw_fd() as u32;
-    // SAFETY: the ioctl reads the u32 that is pointed to.
-    let result = unsafe { libc::ioctl(fresh.as_raw_fd(), DEV_IOC_CLONE, &raw const source) };
-    if result != 0 {
-        return Err(DeviceError::system("cloning", "/dev/fuse", io::Error::last_os_error()));
-    }
-    Ok(fresh)
-}
-
-/// Answers INIT, which the kernel has sent by the time mount(2) returns.
-fn handshake(fuse: &OwnedFd, limits: Limits) -> Result<Agreed, DeviceError> {
-    let failed = |reason| DeviceError::Handshake { reason };
-    let mut buffer = RequestBuffer::new(limits.max_write)
-        .map_err(|source| DeviceError::system("mapping memory for", "/dev/fuse", source))?;
-    let length = receive_one(fuse, buffer.space()).ok_or(failed("it closed the connection"))?;
-    let request = Request::decode(buffer.request(length))
-        .map_err(|_| failed("its first request is malformed"))?;
-    let Operation::Init { major, minor, max_readahead, flags } = request.operation else {
-        return Err(failed("its first request is not INIT"));
-    };
-    let (answer, agreed) = negotiate(major, minor, max_readahead, flags, limits).map_err(failed)?;
-    tracing::debug!(kernel_minor = minor, agreed.minor, agreed.resend, "FUSE handshake");
-    let mut frame = Frame::new();
-    let len = (OutHeader::SIZE + super::abi::InitOut::SIZE) as u32;
-    OutHeader { len, error: 0, unique: request.header.unique }.encode(&mut frame);
-    answer.encode(&mut frame);
-    rustix::io::write(fuse.as_fd(), frame.bytes())
-        .map_err(|source| DeviceError::system("answering INIT on", "/dev/fuse", source))?;
-    Ok(agreed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_mounts_are_found_and_no_others() {
-        let table = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
-            40 35 0:300 / /run/a\\040b/vol rw,nosuid shared:7 - fuse.mooring-device mooring:vol rw,user_id=0\n\
-            41 35 0:44 / /run/x rw - fuse.other mooring:vol rw\n\
-            broken line\n";
-        let found = parse_mountinfo(table);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].point, Path::new("/run/a b/vol"));
-        assert_eq!(found[0].device, (0, 300));
-        assert_eq!(found[0].encoded_device(), 300 & 0xff | (256 << 12));
-    }
+    Ok(mooring_fuse::mount(point, &options)?)
 }

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use super::abi::{Frame, OutHeader, UNIQUE_RESEND, WriteOut, setattr};
-use super::buffer::RequestBuffer;
+use mooring_fuse::abi::{Frame, OutHeader, UNIQUE_RESEND, WriteOut, setattr};
+use mooring_fuse::request::{Operation, Request};
+use mooring_fuse::{Channel, RequestBuffer};
+
 use super::burst::Burst;
-use super::channel::Channel;
 use super::files;
 use super::in_flight::{InFlight, Place};
-use super::negotiate::Limits;
-use super::request::{Operation, Request};
+use super::limits::Limits;
 use crate::io::{BlockIo, BlockRequest, IoError};
 use crate::{DeviceError, DeviceStats};
 
@@ -200,10 +200,10 @@ impl Session {
             self.counters.resent.fetch_add(1, Ordering::Relaxed);
         }
         match request.operation {
-            Operation::Read { offset, size } if node == files::DISK => {
+            Operation::Read { offset, size, .. } if node == files::DISK => {
                 self.read(channel, unique, offset, size, burst)
             }
-            Operation::Write { offset, data } if node == files::DISK => {
+            Operation::Write { offset, data, .. } if node == files::DISK => {
                 let length = data.len();
                 match self.checked(offset, length as u64) {
                     Err(error) => self.refuse(channel, unique, error),
@@ -213,8 +213,8 @@ impl Session {
                     }
                 }
             }
-            Operation::Fsync => self.fsync(channel, unique, node, burst),
-            Operation::Fallocate { offset, length, mode } if node == files::DISK => {
+            Operation::Fsync { .. } => self.fsync(channel, unique, node, burst),
+            Operation::Fallocate { offset, length, mode, .. } if node == files::DISK => {
                 self.fallocate(channel, unique, (offset, length), mode, burst);
             }
             Operation::Interrupt { unique: target } => self.interrupt(channel, unique, target),
@@ -226,23 +226,24 @@ impl Session {
     fn answer_name_space(&self, channel: usize, unique: u64, node: u64, operation: Operation<'_>) {
         let size = self.size.load(Ordering::Acquire);
         let answer = match operation {
-            Operation::Forget => return,
+            Operation::Forget { .. } | Operation::BatchForget { .. } => return,
             Operation::Lookup { name } => files::entry(node, name, size).ok_or(libc::ENOENT),
-            Operation::Getattr => files::attributes(node, size).ok_or(libc::ENOENT),
+            Operation::Getattr { .. } => files::attributes(node, size).ok_or(libc::ENOENT),
             // The size is the volume's; times and owners may be set, to no effect.
-            Operation::Setattr { valid } if valid & setattr::SIZE != 0 => Err(libc::EPERM),
+            Operation::Setattr { set } if set.valid & setattr::SIZE != 0 => Err(libc::EPERM),
             Operation::Setattr { .. } => files::attributes(node, size).ok_or(libc::ENOENT),
-            Operation::Open if node == files::DISK => Ok(files::opened()),
-            Operation::Open => Err(libc::EISDIR),
-            Operation::Opendir if node == files::ROOT => Ok(files::opened_directory()),
-            Operation::Opendir | Operation::Readdir { .. } if node != files::ROOT => {
+            Operation::Open { .. } if node == files::DISK => Ok(files::opened()),
+            Operation::Open { .. } => Err(libc::EISDIR),
+            Operation::Opendir { .. } if node == files::ROOT => Ok(files::opened_directory()),
+            Operation::Opendir { .. } | Operation::Readdir { .. } if node != files::ROOT => {
                 Err(libc::ENOTDIR)
             }
-            Operation::Readdir { offset, size } => Ok(files::listing(offset, size)),
+            Operation::Readdir { offset, size, .. } => Ok(files::listing(offset, size)),
             Operation::Statfs => Ok(files::statfs(size)),
-            Operation::Flush | Operation::Release | Operation::Releasedir | Operation::Destroy => {
-                Ok(Frame::new())
-            }
+            Operation::Flush { .. }
+            | Operation::Release { .. }
+            | Operation::Releasedir { .. }
+            | Operation::Destroy => Ok(Frame::new()),
             Operation::Read { .. } | Operation::Write { .. } | Operation::Fallocate { .. } => {
                 Err(libc::EBADF)
             }

@@ -21,14 +21,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use mooring_fuse::abi::{Frame, InHeader, OutHeader};
+use mooring_fuse::request::is_unanswered;
+use mooring_fuse::{Channel, RequestBuffer};
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
-use crate::fuse::Channel;
-use crate::fuse::RequestBuffer;
-use crate::fuse::abi::{InHeader, OutHeader};
-use crate::fuse::request::is_unanswered;
 
 /// The forwarding of one descriptor.
 pub(super) struct Queue {
@@ -58,7 +57,7 @@ struct Stream {
 
 impl Stream {
     fn send(&self, request: &[u8]) -> io::Result<()> {
-        crate::fuse::send_all(&self.socket, &mut [IoSlice::new(request)])
+        mooring_fuse::send_all(&self.socket, &mut [IoSlice::new(request)])
     }
 }
 
@@ -195,7 +194,7 @@ impl Queue {
 
     fn write(self: Arc<Self>, stream: &Arc<Stream>) {
         let mut buffer = vec![0; self.max_write as usize + 4096];
-        while let Some(length) = crate::fuse::receive_framed(&stream.socket, &mut buffer) {
+        while let Some(length) = mooring_fuse::receive_framed(&stream.socket, &mut buffer) {
             let Some((header, _)) = OutHeader::decode(&buffer[..length]) else { break };
             if let Err(error) = self.fuse.send(&mut [IoSlice::new(&buffer[..length])]) {
                 tracing::debug!(%error, unique = header.unique, "the kernel refused an answer");
@@ -218,7 +217,7 @@ impl Queue {
 
     /// An answer that the kernel won't take must not leave its caller waiting for ever.
     fn answer_eio(&self, unique: u64) {
-        let mut frame = crate::fuse::abi::Frame::new();
+        let mut frame = Frame::new();
         OutHeader { len: OutHeader::SIZE as u32, error: -libc::EIO, unique }.encode(&mut frame);
         if let Err(error) = self.fuse.send(&mut [IoSlice::new(frame.bytes())]) {
             tracing::debug!(%error, unique, "the kernel refused an error");
@@ -241,7 +240,7 @@ mod tests {
         let queue = Queue::start(ours, 8 << 10).unwrap();
         let old = queue.connect().unwrap();
         let answer = |unique: u64| {
-            let mut frame = crate::fuse::abi::Frame::new();
+            let mut frame = Frame::new();
             OutHeader { len: OutHeader::SIZE as u32, error: 0, unique }.encode(&mut frame);
             frame.bytes().to_vec()
         };

@@ -14,7 +14,8 @@ use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 use super::blob::Blob;
 use super::control::{self, LOOP_MAJOR};
 use super::users;
-use crate::fuse::{FILE_NAME, Mounted, Session};
+use crate::fuse::{FILE_NAME, Session};
+use mooring_fuse::Mounted;
 use crate::holder::{HolderClient, HolderError, Mode};
 use crate::{Device, DeviceError, DeviceKind, DeviceStats};
 

@@ -13,7 +13,9 @@ use super::blob::Blob;
 use super::control;
 use super::device::{LoopDevice, Parts, abort_and_release};
 use crate::device::check_name;
-use crate::fuse::{self, Channel, FILE_NAME, Limits, Mounted, Session};
+use crate::fuse::{self, FILE_NAME, FSTYPE, Limits, Session};
+use mooring_fuse::abi::init;
+use mooring_fuse::{Channel, Mounted};
 use crate::holder::{Held, HolderClient, HolderError, Mode, Refusal};
 use crate::io::BlockIo;
 use crate::{Device, DeviceError, DeviceHost, DeviceKind, Swept};
@@ -120,7 +122,7 @@ impl LoopHost {
         let (fds, agreed) = fuse::mount(point, name, options.threads.clamp(1, 8), limits)?;
         let mounted = mounted_at(point)?.ok_or(gone(name, "its mount"))?;
         let forward = match options.handover {
-            Handover::Auto => !agreed.resend,
+            Handover::Auto => !agreed.has(init::HAS_RESEND),
             Handover::Resend => false,
             Handover::Forward => true,
         };
@@ -305,7 +307,7 @@ impl LoopHost {
             None => Vec::new(),
         };
         let mut swept = Swept::default();
-        let mounts = Mounted::all()
+        let mounts = Mounted::all(FSTYPE)
             .map_err(|source| DeviceError::system("reading", "/proc/self/mountinfo", source))?;
         for mounted in mounts {
             let name = match mounted.point.strip_prefix(&self.directory).ok().and_then(Path::to_str)
@@ -369,7 +371,7 @@ fn channels(fds: Vec<OwnedFd>, forwarded: bool) -> Vec<Channel> {
 }
 
 fn mounted_at(point: &Path) -> Result<Option<Mounted>, DeviceError> {
-    Mounted::at(point)
+    Mounted::at(FSTYPE, point)
         .map_err(|source: io::Error| DeviceError::system("reading", "/proc/self/mountinfo", source))
 }
 
