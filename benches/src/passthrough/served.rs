@@ -216,7 +216,8 @@ fn attributes(node: u64, stat: &Stat) -> FileAttr {
 /// Answers with what was done, or why it wasn't.
 macro_rules! answer {
     ($reply:expr, $done:expr, $value:ident => $ok:expr) => {
-        match (|| -> io::Result<_> { $done })() {
+        let done = || -> io::Result<_> { $done };
+        match done() {
             Ok($value) => $ok,
             Err(error) => $reply.error(Errno::from(error)),
         }
