@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
-use mooring_config::{SliceChange, SliceConfig};
+use mooring_config::{ClusterVersion, SliceChange, SliceConfig};
 use mooring_replication::{
     Beacons, ClientId, Credential, Event, Message, Note, Operation, Options, Outcome, ProposalId,
     Refusal, Reply, ReplyMessage, Request, RequestId, RequestMessage, Role,
@@ -231,6 +231,14 @@ impl DataPlane {
             for peer in volume.introduced_to().into_iter().filter(|peer| *peer != self.me) {
                 self.send(peer, Envelope::Gone(volume.client()));
             }
+        }
+    }
+
+    /// What nodes may write to each other from now on.
+    pub fn may_write(&self, version: ClusterVersion) {
+        let slices: Vec<Arc<Slice>> = self.slices.iter().map(|slice| Arc::clone(&slice)).collect();
+        for slice in slices {
+            slice.deliver(Event::Version(version));
         }
     }
 

@@ -70,6 +70,15 @@ impl Tag {
     }
 }
 
+/// How a pool is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Bytes for map updates and cached map nodes together.
+    pub memory_bytes: usize,
+    /// Whether its maps may say how many blocks hold data: as the cluster's version allows.
+    pub counts: bool,
+}
+
 /// A pool as it was found.
 pub struct Opened {
     /// The engine.
@@ -184,7 +193,7 @@ pub fn create(
     path: &Path,
     size: Option<u64>,
     force: bool,
-    memory_bytes: usize,
+    how: How,
     measure: Option<&Progress>,
 ) -> Result<Opened, PoolStoreError> {
     let engine = |source| PoolStoreError::Engine { path: path.to_owned(), source };
@@ -214,7 +223,7 @@ pub fn create(
             )
         }
     };
-    match open_disk(path, Arc::clone(&disk), memory_bytes) {
+    match open_disk(path, Arc::clone(&disk), how) {
         Err(PoolStoreError::Engine { source: EngineError::NoPool, .. }) => {}
         found => return found,
     }
@@ -227,7 +236,7 @@ pub fn create(
     }
     let speed = measure.and_then(|progress| measured(path, size_bytes, progress));
     Pool::format(&*disk, &FormatOptions::new(size_bytes, crate::random::u64())).map_err(engine)?;
-    Ok(Opened { speed, ..open_disk(path, disk, memory_bytes)? })
+    Ok(Opened { speed, ..open_disk(path, disk, how)? })
 }
 
 /// Measures what a pool is about to be made on. What can't be measured can be a pool all the same.
@@ -245,7 +254,7 @@ fn measured(path: &Path, size: u64, progress: &Progress) -> Option<Speed> {
 ///
 /// # Errors
 /// [`PoolStoreError::Engine`] with `NoPool` if there is none.
-pub fn open(path: &Path, memory_bytes: usize) -> Result<Opened, PoolStoreError> {
+pub fn open(path: &Path, how: How) -> Result<Opened, PoolStoreError> {
     let engine = |source| PoolStoreError::Engine { path: path.to_owned(), source };
     if let Err(source) = fs::metadata(path) {
         return Err(PoolStoreError::Path { path: path.to_owned(), source });
@@ -254,17 +263,14 @@ pub fn open(path: &Path, memory_bytes: usize) -> Result<Opened, PoolStoreError> 
         Backing::Device => Arc::new(DeviceDisk::open(path).map_err(engine)?),
         Backing::Directory => Arc::new(DirectoryDisk::open(path).map_err(engine)?),
     };
-    open_disk(path, disk, memory_bytes)
+    open_disk(path, disk, how)
 }
 
-fn open_disk(
-    path: &Path,
-    disk: Arc<dyn Disk>,
-    memory_bytes: usize,
-) -> Result<Opened, PoolStoreError> {
+fn open_disk(path: &Path, disk: Arc<dyn Disk>, how: How) -> Result<Opened, PoolStoreError> {
     let failed = |source| PoolStoreError::Engine { path: path.to_owned(), source };
-    let options =
-        OpenOptions { memory_bytes, opening: crate::random::u64(), ..OpenOptions::default() };
+    let How { memory_bytes, counts } = how;
+    let opening = crate::random::u64();
+    let options = OpenOptions { memory_bytes, counts, opening, ..OpenOptions::default() };
     let (disk, movement) = WatchedDisk::new(disk);
     let (engine, report) = Pool::open(Arc::new(disk), options).map_err(failed)?;
     let tag = match engine.replica(TAG) {

@@ -158,6 +158,13 @@ impl Slice {
         self.serial.look(Replica::status)
     }
 
+    /// How many blocks of the replica's present map hold data; none if the pool doesn't have it any
+    /// more. May read map nodes.
+    #[must_use]
+    pub fn allocated(&self) -> Option<u64> {
+        self.pool.engine().allocated(self.id).ok()
+    }
+
     /// The pool has failed: tells the core, unless it knows.
     pub fn store_failed(&self) {
         if !self.broken.swap(true, Ordering::AcqRel) {
@@ -395,7 +402,7 @@ impl Slice {
         self.pool.engine().read(self.id, range, &mut found).map_err(|error| self.fault(&error))?;
         let extent = |ReadBlock { range, version, content }| match content {
             ReadContent::Hole => Extent::Hole { version, range },
-            ReadContent::Missing => Extent::Missing { range },
+            ReadContent::Missing => Extent::Missing { version, range },
             ReadContent::Data(data) => Extent::Data { version, first: range.first, data },
         };
         Ok(found.into_iter().map(extent).collect())

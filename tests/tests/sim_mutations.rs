@@ -118,6 +118,12 @@ fn discards_left_out_of_resync_are_found() {
 }
 
 #[test]
+fn lost_blocks_left_out_of_resync_are_found() {
+    let kinds = [FaultKind::Rot, FaultKind::RotEverywhere, FaultKind::PowerCut];
+    caught(Mutation::LostNotCopied, &kinds, &[READS, AGREE]);
+}
+
+#[test]
 fn a_read_without_a_lease_is_found() {
     caught(Mutation::ReadWithoutLease, &[FaultKind::StopLate, FaultKind::OneWay], &[READS]);
 }

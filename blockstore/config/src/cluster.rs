@@ -33,8 +33,18 @@ use crate::{
 #[serde(transparent)]
 pub struct ClusterVersion(pub u32);
 
+impl ClusterVersion {
+    /// From this version on, a replica that is brought level is told which blocks are lost.
+    pub const LOST_BLOCKS: Self = Self(2);
+    /// From this version on, the maps of pools say how many blocks hold data.
+    pub const COUNTS: Self = Self(2);
+}
+
 /// The newest version that this software can write.
-pub const NEWEST_VERSION: ClusterVersion = ClusterVersion(1);
+///
+/// - 1: the first.
+/// - 2: lost blocks, in messages of a join and in pools; counts in the maps of pools.
+pub const NEWEST_VERSION: ClusterVersion = ClusterVersion(2);
 
 /// What a cluster is known by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -91,10 +91,10 @@ impl Pool {
             for i in 0..blocks.crcs.len() {
                 let block = blocks.first + i as u64;
                 let present = self.extents(slice, Root::Live, block, block + 1)?;
-                let wanted = present.first().is_some_and(|extent| {
-                    extent.entry.is_missing()
-                        || (extent.entry.version == version
-                            && matches!(extent.entry.content, Content::Data { .. }))
+                let wanted = present.first().is_some_and(|extent| match extent.entry.content {
+                    Content::Data { .. } => extent.entry.version == version,
+                    Content::Missing | Content::Lost => true,
+                    Content::Hole => false,
                 });
                 if wanted {
                     let (blocks, data) = Blocks::of(BlockIndex(block), &data.slice(i, 1));
@@ -146,6 +146,10 @@ fn make_ready(slice: SliceId, entry: &Entry) -> Result<Ready> {
         Entry::CopyHole { version, range } => {
             check_range(range)?;
             plain(*version, Operation::CopyHole(*range), None)
+        }
+        Entry::CopyLost { version, range } => {
+            check_range(range)?;
+            plain(*version, Operation::CopyLost(*range), None)
         }
         Entry::Repair { version, first, data } => {
             check_data(slice, *first, data)?;

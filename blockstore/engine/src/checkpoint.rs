@@ -113,6 +113,10 @@ impl NodeSink for Sink<'_> {
         self.pool.moved.read().translate(address)
     }
 
+    fn counts(&self) -> bool {
+        self.pool.core.counts()
+    }
+
     fn leaves(&self, segment: SegmentId) -> bool {
         self.checkpoint.leaving.contains(&segment)
     }
@@ -414,7 +418,7 @@ impl Pool {
         let dropped: Vec<Dropped> =
             m.trash.iter().copied().chain(c.dropped.lock().iter().copied()).collect();
         let body = Body { replicas: std::mem::take(&mut c.done), segments, dropped };
-        let bytes = body.encode();
+        let bytes = body.encode(self.core.counts());
         let chunks = self.write_body(&bytes)?;
         if !is_on(Mutation::SlotBeforeNodes) {
             // O3: nodes, body and the log before them.

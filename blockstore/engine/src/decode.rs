@@ -172,6 +172,7 @@ fn operation(
         Operation::Repair(found) => blocks("repair", found),
         Operation::Discard(range) => write!(out, "discard {version} {range:?}"),
         Operation::CopyHole(range) => write!(out, "copy of a hole {version} {range:?}"),
+        Operation::CopyLost(range) => write!(out, "copy of what is lost {version} {range:?}"),
         Operation::Control(bytes) => write!(out, "control {version}, {} bytes", bytes.len()),
         Operation::State => write!(out, "state"),
         Operation::Supersede => write!(out, "supersede after {version}"),
@@ -205,7 +206,8 @@ fn node(bytes: &bytes::Bytes, out: &mut String) -> std::fmt::Result {
         let nodes = count(|child| matches!(child, Child::Node(_)));
         let holes = count(|child| matches!(child, Child::Hole(_)));
         let missing = count(|child| matches!(child, Child::Missing(_)));
-        return write!(out, " {nodes} nodes, {holes} holes, {missing} missing");
+        let lost = count(|child| matches!(child, Child::Lost(_)));
+        return write!(out, " {nodes} nodes, {holes} holes, {missing} missing, {lost} lost");
     }
     let entries = node.entries();
     let count = |kind: fn(&Content) -> bool| {
@@ -214,7 +216,8 @@ fn node(bytes: &bytes::Bytes, out: &mut String) -> std::fmt::Result {
     let data = count(|content| matches!(content, Content::Data { .. }));
     let holes = count(|content| *content == Content::Hole);
     let missing = count(|content| *content == Content::Missing);
-    write!(out, " {data} data, {holes} holes, {missing} missing")
+    let lost = count(|content| *content == Content::Lost);
+    write!(out, " {data} data, {holes} holes, {missing} missing, {lost} lost")
 }
 
 /// Names a segment's file in a pool directory.

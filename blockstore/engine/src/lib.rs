@@ -13,7 +13,8 @@
 //! Every map entry has the version of the record that wrote it, every inner node the newest beneath
 //! it: "what is newer than v" touches only what changed. Snapshots freeze a root.
 //!
-//! The ways: `append.rs` (write), `read.rs`, `query.rs` (newer than, missing), `sync.rs`;
+//! The ways: `append.rs` (write), `read.rs`, `query.rs` (newer than, missing), `allocated.rs`,
+//! `sync.rs`;
 //! `checkpoint.rs`, `reclaim.rs`, `trash.rs`, steered by `maintenance.rs`; `recovery.rs` (open);
 //! `order.rs` says what must be durable before what; `format/` describes every byte, `decode.rs`
 //! reads them for people, `verify.rs` looks over a whole pool.
@@ -29,6 +30,7 @@
 //! of its own, no clock and no randomness.
 
 mod address;
+mod allocated;
 mod append;
 mod checkpoint;
 pub mod decode;

@@ -72,11 +72,19 @@ pub struct OpenOptions {
     pub opening: u64,
     /// New segments are zeroed ahead of their first use.
     pub zero_ahead: bool,
+    /// The nodes of its maps may say how many blocks lie beneath them: see [`Pool::write_counts`].
+    pub counts: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { memory_bytes: 64 << 20, checkpoint_bytes: 512 << 20, opening: 0, zero_ahead: true }
+        Self {
+            memory_bytes: 64 << 20,
+            checkpoint_bytes: 512 << 20,
+            opening: 0,
+            zero_ahead: true,
+            counts: true,
+        }
     }
 }
 
@@ -133,6 +141,7 @@ pub(crate) struct Core {
     /// The highest log number known durable.
     pub(crate) durable: AtomicU64,
     poisoned: AtomicBool,
+    counts: AtomicBool,
     /// Raised whenever segments are freed; when each was freed last.
     pub(crate) moment: AtomicU64,
     pub(crate) freed_at: Vec<AtomicU64>,
@@ -150,6 +159,7 @@ impl Core {
         let count = (openings as u32).wrapping_mul(0x9e37_79b9);
         let folded = (options.opening ^ (options.opening >> 32)) as u32 ^ count;
         let cache = Cache::new(options.memory_bytes / 2);
+        let counts = AtomicBool::new(options.counts);
         let freed_at = (0..superblock.segments).map(|_| AtomicU64::new(0)).collect();
         Self {
             disk,
@@ -161,6 +171,7 @@ impl Core {
             cache,
             durable: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            counts,
             moment: AtomicU64::new(1),
             freed_at,
         }
@@ -175,6 +186,11 @@ impl Core {
 
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::SeqCst)
+    }
+
+    /// Whether what is written may have counts in it.
+    pub(crate) fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed)
     }
 
     /// # Errors
@@ -495,6 +511,13 @@ impl Pool {
     /// its promises otherwise than this pool does (zeros and headers, say), and knows what is left.
     pub fn keep_reserved(&self, slice: SliceId, bytes: u64) {
         self.core.space.lock().keep(slice, bytes);
+    }
+
+    /// From now on what is written says how many blocks lie beneath each node. Software from before
+    /// cluster version 2 can't read that; pools of such a cluster are opened without, and every
+    /// [`Pool::allocated`] then walks what was written without.
+    pub fn write_counts(&self) {
+        self.core.counts.store(true, Ordering::Relaxed);
     }
 
     /// What the pool holds.

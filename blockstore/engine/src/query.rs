@@ -14,6 +14,8 @@ pub enum ChangedKind {
     Data,
     /// Zeros.
     Hole,
+    /// Nobody knows here: lost, and of this version, or of none newer if a piece of the map went.
+    Missing,
 }
 
 /// A run of blocks newer than a version.
@@ -38,8 +40,8 @@ pub struct Changes {
 
 impl Pool {
     /// The blocks from `from` on that are newer than `after`, holes included, at most `limit`
-    /// runs. Reads only map nodes that have something newer beneath them. Missing blocks are not
-    /// reported: see [`Pool::missing`].
+    /// runs. Reads only map nodes that have something newer beneath them. What is missing is among
+    /// them, where it may be newer: who copies from here must learn that it is not to be had.
     ///
     /// # Errors
     /// [`crate::EngineError::NoReplica`], [`crate::EngineError::NoSnapshot`].
@@ -58,7 +60,7 @@ impl Pool {
             |_| Filter::NewerThan(after),
             from.0,
             limit,
-            |extent| extent.entry.version > after && !extent.entry.is_missing(),
+            |extent| extent.entry.version > after,
         )?;
         let next = cut_to(&mut extents, limit, next);
         let changed = |extent: &Extent| Changed {
@@ -66,7 +68,8 @@ impl Pool {
             version: extent.entry.version,
             kind: match extent.entry.content {
                 Content::Data { .. } => ChangedKind::Data,
-                Content::Hole | Content::Missing => ChangedKind::Hole,
+                Content::Hole => ChangedKind::Hole,
+                Content::Missing | Content::Lost => ChangedKind::Missing,
             },
         };
         Ok(Changes { extents: extents.iter().map(changed).collect(), next })

@@ -41,7 +41,7 @@ pub enum ReadContent {
     Hole,
     /// Bytes that match their checksums.
     Data(Data),
-    /// This replica hasn't got them; a peer has.
+    /// This replica hasn't got them; a peer may have.
     Missing,
 }
 
@@ -50,7 +50,8 @@ pub enum ReadContent {
 pub struct ReadBlock {
     /// The blocks.
     pub range: BlockRange,
-    /// The version of each of them; [`Version::ZERO`] if they were never written.
+    /// The version of each of them; [`Version::ZERO`] if they were never written. Of missing ones: the
+    /// newest that they can have.
     pub version: Version,
     /// What they hold.
     pub content: ReadContent,
@@ -211,7 +212,7 @@ impl Pool {
             let count = extents[i + run - 1].end() - first;
             let content = match entry.content {
                 Content::Hole => ReadContent::Hole,
-                Content::Missing => ReadContent::Missing,
+                Content::Missing | Content::Lost => ReadContent::Missing,
                 Content::Data { .. } => {
                     let data = bytes.slice(place..place + run * BLOCK_SIZE);
                     place += run * BLOCK_SIZE;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mooring_terms::{BLOCK_SIZE, Sequence, SliceId, SnapshotId, Version};
+use mooring_terms::{BLOCK_SIZE, BlockRange, Sequence, SliceId, SnapshotId, Version};
 use parking_lot::RwLock;
 
 use crate::LogNumber;
@@ -150,12 +150,14 @@ impl ReplicaState {
             Operation::Repair(blocks) => {
                 self.put_blocks(blocks, version, Put::Forced, placed.data, effects);
             }
-            Operation::Discard(range) | Operation::CopyHole(range) => {
-                let copied = matches!(logged.operation, Operation::CopyHole(_));
-                let (first, end) = (range.first.0, range.end().0);
-                let solid = self.gathering || copied;
-                let freed = &mut |address| effects.freed.push(address);
-                self.fresh.put_hole(first, end, version, solid, freed);
+            Operation::Discard(range) => {
+                self.put_range(range, Entry::hole(version), self.gathering, effects);
+            }
+            Operation::CopyHole(range) => {
+                self.put_range(range, Entry::hole(version), true, effects);
+            }
+            Operation::CopyLost(range) => {
+                self.put_range(range, Entry::lost(version), true, effects);
             }
             Operation::Supersede => {
                 self.seal();
@@ -201,6 +203,11 @@ impl ReplicaState {
         effects.unpinned.extend(self.pinned.insert(sequence, pinned));
     }
 
+    fn put_range(&mut self, range: &BlockRange, entry: Entry, solid: bool, effects: &mut Effects) {
+        let freed = &mut |address| effects.freed.push(address);
+        self.fresh.put_range(range.first.0, range.end().0, entry, solid, freed);
+    }
+
     fn put_blocks(
         &mut self,
         blocks: &Blocks,
@@ -232,7 +239,8 @@ impl ReplicaState {
                     other => {
                         if let Some((first, end)) = other.replace((block, block + 1)) {
                             let freed = &mut |address| freed.push(address);
-                            self.fresh.put_hole(first, end, version, solid, freed);
+                            let hole = Entry::hole(version);
+                            self.fresh.put_range(first, end, hole, solid, freed);
                         }
                     }
                 }
@@ -240,7 +248,7 @@ impl ReplicaState {
         }
         if let Some((first, end)) = zeros {
             let freed = &mut |address| freed.push(address);
-            self.fresh.put_hole(first, end, version, solid, freed);
+            self.fresh.put_range(first, end, Entry::hole(version), solid, freed);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mooring_config::{Member, SliceConfig};
+use mooring_config::{ClusterVersion, Member, SliceConfig};
 use mooring_terms::{Epoch, Incarnation, NodeId, SliceId, Time};
 
 use crate::command::Command;
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     /// The newest known; none until Raft tells the first.
     pub(crate) config: Option<SliceConfig>,
+    /// What may be written to other nodes.
+    pub(crate) version: ClusterVersion,
     pub(crate) log: Log,
     pub(crate) space: Space,
     /// The nodes that my messages reach.
@@ -50,6 +52,7 @@ impl Core {
             me,
             options,
             config: None,
+            version: ClusterVersion(1),
             log,
             space: Space::default(),
             connected: BTreeSet::new(),

@@ -1,6 +1,6 @@
 //! What happens to a replica: the one way in.
 
-use mooring_config::{ChangeRefused, SliceConfig};
+use mooring_config::{ChangeRefused, ClusterVersion, SliceConfig};
 use mooring_terms::{BlockIndex, BlockRange, Extent, NodeId, Record, Version};
 
 use crate::message::Message;
@@ -23,6 +23,8 @@ pub struct ProposalId(pub u64);
 pub enum Event {
     /// The slice's configuration, applied from Raft or read from it. An older epoch is ignored.
     Config(SliceConfig),
+    /// What nodes may write to each other from now on. Before the first of these: the oldest version.
+    Version(ClusterVersion),
     /// What became of a proposed change.
     Proposed {
         /// Which.

@@ -260,7 +260,7 @@ impl Joiner {
             let Some(step) = join.waiting.pop_front() else { break };
             let mut last = None;
             for extent in step.extents {
-                last = copy_entry(extent).map(|entry| core.log.append_aside(turn.out, entry));
+                last = Some(core.log.append_aside(turn.out, copy_entry(extent)));
             }
             join.taken = step.number;
             let mark = last.unwrap_or_else(|| core.log.end());
@@ -421,10 +421,10 @@ fn copy_cost(extent: &Extent) -> u64 {
 }
 
 /// The entry that applies a copied extent.
-pub(crate) fn copy_entry(extent: Extent) -> Option<Entry> {
+pub(crate) fn copy_entry(extent: Extent) -> Entry {
     match extent {
-        Extent::Data { version, first, data } => Some(Entry::Copy { version, first, data }),
-        Extent::Hole { version, range } => Some(Entry::CopyHole { version, range }),
-        Extent::Missing { .. } => None,
+        Extent::Data { version, first, data } => Entry::Copy { version, first, data },
+        Extent::Hole { version, range } => Entry::CopyHole { version, range },
+        Extent::Missing { version, range } => Entry::CopyLost { version, range },
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Version history
 //! - 1: hello, raise and promise, pull, append and acknowledgement, credit, block repair, join.
+//! - 2: what is lost is copied in a join, with its version (cluster version 2).
 //!
 //! ```text
 //!   primary ── Raise ──> member        epoch start: promise first, position after
@@ -245,7 +246,7 @@ pub struct ReadBlocks {
 pub struct BlocksRead {
     /// What was asked.
     pub token: u64,
-    /// The blocks; empty if they are rotten here too.
+    /// The blocks, without those that are missing here; empty if one is rotten here too.
     pub extents: Vec<Extent>,
 }
 
@@ -318,7 +319,7 @@ pub struct CopyStep {
     pub join: JoinId,
     /// Counts the steps of the attempt, from 1.
     pub number: u64,
-    /// Blocks and holes; nothing missing.
+    /// Blocks and holes; and what is lost, as missing.
     pub extents: Vec<Extent>,
 }
 

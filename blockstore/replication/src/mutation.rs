@@ -40,6 +40,9 @@ pub enum Mutation {
     /// A joining replica is proposed before its copy is complete.
     /// Breaks: an acknowledged write is kept; in-sync replicas agree.
     JoinedEarly,
+    /// Resync leaves blocks out that are lost.
+    /// Breaks: reads are linearizable (what the joiner had before comes back).
+    LostNotCopied,
     /// A restarted primary goes on in its old epoch, with the sequences that its log now ends at.
     /// Breaks: one version, one write; an acknowledged write survives a reboot.
     SequenceReused,
@@ -47,7 +50,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AcknowledgeEarly,
         Self::FlushAtReceived,
         Self::EpochUnchecked,
@@ -59,6 +62,7 @@ impl Mutation {
         Self::ReadUncommitted,
         Self::SealLost,
         Self::JoinedEarly,
+        Self::LostNotCopied,
         Self::SequenceReused,
     ];
 }

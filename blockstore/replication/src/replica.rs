@@ -150,6 +150,7 @@ impl Replica {
     fn dispatch(&mut self, turn: &mut Turn<'_>, event: Event) {
         match event {
             Event::Config(config) => self.on_config(turn, config),
+            Event::Version(version) => self.core.version = version,
             Event::Proposed { id, outcome } => self.on_proposed(turn, id, &outcome),
             Event::Request { id, request } => match &mut self.role {
                 Role::Primary(primary) => primary.on_request(&mut self.core, turn, id, request),

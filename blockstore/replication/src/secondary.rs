@@ -269,7 +269,8 @@ impl Secondary {
         result: Result<Vec<Extent>, ReadFault>,
     ) {
         if let Some(token) = self.reads.remove(&token) {
-            let extents = result.unwrap_or_default();
+            let mut extents = result.unwrap_or_default();
+            extents.retain(|extent| !matches!(extent, Extent::Missing { .. }));
             let answer = BlocksRead { token, extents };
             core.send(turn, self.primary, None, MessageBody::BlocksRead(answer));
         }

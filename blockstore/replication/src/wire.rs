@@ -55,9 +55,24 @@ enum WireBody {
 /// An extent in a header.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum WireExtent {
-    Hole { version: Version, range: BlockRange },
-    Data { version: Version, first: BlockIndex, data: WireData },
-    Missing { range: BlockRange },
+    Hole {
+        version: Version,
+        range: BlockRange,
+    },
+    Data {
+        version: Version,
+        first: BlockIndex,
+        data: WireData,
+    },
+    /// Written by no node any more.
+    Missing {
+        range: BlockRange,
+    },
+    /// From cluster version 2 on.
+    Lost {
+        version: Version,
+        range: BlockRange,
+    },
 }
 
 /// Writes a header.
@@ -142,7 +157,7 @@ pub(crate) fn pack_extents(extents: Vec<Extent>, frames: &mut Vec<Bytes>) -> Vec
         Extent::Data { version, first, data } => {
             WireExtent::Data { version, first, data: WireData::pack(data, frames) }
         }
-        Extent::Missing { range } => WireExtent::Missing { range },
+        Extent::Missing { version, range } => WireExtent::Lost { version, range },
     };
     extents.into_iter().map(pack).collect()
 }
@@ -158,7 +173,8 @@ pub(crate) fn unpack_extents(
             WireExtent::Data { version, first, data } => {
                 Extent::Data { version, first, data: data.unpack(frames)? }
             }
-            WireExtent::Missing { range } => Extent::Missing { range },
+            WireExtent::Missing { range } => Extent::Missing { version: Version::ZERO, range },
+            WireExtent::Lost { version, range } => Extent::Missing { version, range },
         })
     };
     extents.into_iter().map(&mut unpack).collect()

@@ -2,8 +2,9 @@
 //!
 //! Version history
 //! - 1: ping, status, hand over.
+//! - 2: used. (A node that doesn't know a question doesn't answer it.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mooring_control::rpc::{Malformed, Service};
 use mooring_replication::{Event, Role as ReplicaRole, Status as ReplicaStatus};
-use mooring_terms::{BlockIndex, Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId};
+use mooring_terms::{
+    BLOCK_SIZE, BlockIndex, Epoch, NodeId, PoolId, Sequence, SliceId, Version, VolumeId,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +52,19 @@ pub struct Status {
 impl Question for Status {
     type Answer = NodeReport;
     const NAME: &'static str = "status";
+}
+
+/// How many blocks of the replicas of these volumes (of all, if none is named) that you hold hold
+/// data?
+#[derive(Serialize, Deserialize)]
+pub struct Used {
+    /// The volumes.
+    pub volumes: Vec<VolumeId>,
+}
+
+impl Question for Used {
+    type Answer = BTreeMap<SliceId, u64>;
+    const NAME: &'static str = "used";
 }
 
 /// Hand this slice's primary over.
@@ -215,6 +231,45 @@ impl Node {
         reports
     }
 
+    /// How many bytes of these volumes (of all, if none is named) hold data: what was written and not
+    /// discarded, a block once, whatever the number of replicas and whatever snapshots hold beside
+    /// it. Told by the primaries, or by whoever else is in sync and answers; volumes of which a slice
+    /// is known to nobody are left out.
+    pub async fn used(self: &Arc<Self>, volumes: &[VolumeId]) -> BTreeMap<VolumeId, u64> {
+        let state = self.state();
+        let wanted = |id: &VolumeId| volumes.is_empty() || volumes.contains(id);
+        let slices = || state.slices().filter(|(slice, _)| wanted(&slice.volume));
+        let holders: BTreeSet<NodeId> =
+            slices().flat_map(|(_, config)| config.in_sync.iter().map(|m| m.node)).collect();
+        let mut asked = tokio::task::JoinSet::new();
+        for id in holders {
+            let (node, volumes) = (Arc::clone(self), volumes.to_vec());
+            asked.spawn(async move { (id, node.ask(id, &Used { volumes }).await) });
+        }
+        let mut answers: BTreeMap<NodeId, BTreeMap<SliceId, u64>> = BTreeMap::new();
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((id, Ok(found))) = answer {
+                answers.insert(id, found);
+            }
+        }
+        let mut used: BTreeMap<VolumeId, Option<u64>> = BTreeMap::new();
+        for (slice, config) in slices() {
+            let says = |node: &NodeId| answers.get(node)?.get(&slice).copied();
+            let others = config.in_sync.iter().map(|member| &member.node);
+            let blocks = std::iter::once(&config.primary).chain(others).find_map(says);
+            let total = used.entry(slice.volume).or_insert(Some(0));
+            *total = total.zip(blocks).map(|(total, blocks)| total + blocks * BLOCK_SIZE as u64);
+        }
+        used.into_iter().filter_map(|(volume, bytes)| Some((volume, bytes?))).collect()
+    }
+
+    /// How many blocks of each replica here hold data. Looks into maps, and may read them.
+    fn allocated(&self, volumes: &[VolumeId]) -> BTreeMap<SliceId, u64> {
+        let mut slices = self.plane.slices();
+        slices.retain(|slice| volumes.is_empty() || volumes.contains(&slice.id().volume));
+        slices.iter().filter_map(|slice| Some((slice.id(), slice.allocated()?))).collect()
+    }
+
     /// What this node says about itself.
     #[must_use]
     pub fn report(&self, volumes: &[VolumeId]) -> NodeReport {
@@ -269,6 +324,10 @@ impl Node {
                 let Status { volumes } = decode(body)?;
                 postcard::to_stdvec(&self.report(&volumes))
             }
+            Used::NAME => {
+                let Used { volumes } = decode(body)?;
+                postcard::to_stdvec(&self.allocated(&volumes))
+            }
             HandOver::NAME => {
                 let HandOver { slice, to } = decode(body)?;
                 if let Some(slice) = self.plane.slice(slice) {
@@ -283,7 +342,7 @@ impl Node {
 
     /// Answers other nodes' questions from now on.
     pub(super) fn serve_inquiries(self: &Arc<Self>) {
-        for name in [Ping::NAME, Status::NAME, HandOver::NAME] {
+        for name in [Ping::NAME, Status::NAME, Used::NAME, HandOver::NAME] {
             let node = Arc::downgrade(self);
             self.rpc.serve(name, Arc::new(Inquiries { node, name }));
         }

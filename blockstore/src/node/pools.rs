@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooring_config::{Class, Command, Done, Pool as PoolRow, PoolState};
+use mooring_config::{Class, ClusterVersion, Command, Done, Pool as PoolRow, PoolState};
 use mooring_terms::{ErrorKind, Incarnation, NodeId, PoolId, SliceId};
 use parking_lot::{Mutex, RwLock};
 
@@ -164,7 +164,7 @@ impl Node {
     fn open_patiently(&self, path: &Path) -> Result<Opened, NodeError> {
         let deadline = clock::now() + IN_USE_WAIT;
         loop {
-            match pool_store::open(path, self.options.pool_memory) {
+            match pool_store::open(path, self.how()) {
                 Err(error) if error.kind() == ErrorKind::Unavailable && clock::now() < deadline => {
                     std::thread::sleep(IN_USE_PAUSE);
                 }
@@ -193,10 +193,10 @@ impl Node {
         if let Some(row) = self.state().pools().values().find(existing) {
             return Ok(row.id);
         }
-        let (made, memory) = (path.to_owned(), self.options.pool_memory);
+        let (made, how) = (path.to_owned(), self.how());
         let made = tokio::task::spawn_blocking(move || {
             let measure = class.is_none().then_some(&*progress);
-            pool_store::create(&made, size, force, memory, measure)
+            pool_store::create(&made, size, force, how, measure)
         });
         let Opened { engine, tag, speed, movement, .. } =
             made.await.map_err(|_| NodeError::Unreadable(self.id))??;
@@ -243,9 +243,22 @@ impl Node {
         let pool = Pool::start(id, incarnation, path.to_owned(), engine, movement, watch);
         self.plane.beacons().watch(&pool);
         self.pools.insert(OpenPool { pool, kept: Vec::new(), damaged: false, speed });
+        self.let_pools_count();
         // Volumes may have been placed here before the pool was in the table.
         self.reconcile_again();
         Ok(id)
+    }
+
+    fn how(&self) -> pool_store::How {
+        let counts = self.state().version() >= ClusterVersion::COUNTS;
+        pool_store::How { memory_bytes: self.options.pool_memory, counts }
+    }
+
+    /// Lets the maps of all pools say how many blocks hold data, if every node can read that.
+    pub(super) fn let_pools_count(&self) {
+        if self.how().counts {
+            self.pools.all().iter().for_each(|open| open.pool.engine().write_counts());
+        }
     }
 
     /// Closes a pool that was removed from the configuration.

@@ -62,6 +62,10 @@ impl Node {
 
     fn act_on(self: &Arc<Self>, before: &ClusterState, after: &Arc<ClusterState>) {
         self.current.store(Arc::clone(after));
+        if before.version() != after.version() {
+            self.plane.may_write(after.version());
+            self.let_pools_count();
+        }
         for change in changes::between(before, after) {
             match change {
                 Change::Node { node, before, after } => {
@@ -181,7 +185,9 @@ impl Node {
         );
         self.plane.add_slice(slice, SliceConfig::clone(config));
         // What has changed since the configuration was looked at came before there was a slice to tell.
-        if let Some(config) = self.state().slice(id) {
+        let state = self.state();
+        self.plane.may_write(state.version());
+        if let Some(config) = state.slice(id) {
             self.plane.configured(id, config);
         }
     }

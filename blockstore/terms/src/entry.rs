@@ -39,8 +39,17 @@ pub enum Entry {
         /// The blocks.
         range: BlockRange,
     },
+    /// Blocks that held something of this version, and what that was is lost everywhere: applied where
+    /// the present version is older. Of what comes later, only that version or a newer one takes
+    /// their place, or a repair; until then they are missing.
+    CopyLost {
+        /// The version of what is lost.
+        version: Version,
+        /// The blocks.
+        range: BlockRange,
+    },
     /// Good blocks in place of rotten ones: applied only where the map has exactly `version`, or the
-    /// block is missing because a piece of the map was lost.
+    /// block is missing or lost: whoever repairs knows that they are right, whatever their version.
     Repair {
         /// The version that the map has for them.
         version: Version,
@@ -90,8 +99,10 @@ pub enum Extent {
         /// The blocks.
         data: Data,
     },
-    /// Nothing is known: superseded, or lost with a rotten piece of the map.
+    /// What it held isn't here: superseded, lost, or gone with a rotten piece of the map.
     Missing {
+        /// The newest version that it can have.
+        version: Version,
         /// The blocks.
         range: BlockRange,
     },
@@ -106,6 +117,7 @@ impl Entry {
             Self::Copy { data, .. } | Self::Repair { data, .. } => data.bytes().len() as u64,
             Self::State(_)
             | Self::CopyHole { .. }
+            | Self::CopyLost { .. }
             | Self::Supersede { .. }
             | Self::Position { .. }
             | Self::Joined => 0,
@@ -135,7 +147,7 @@ impl Extent {
     #[must_use]
     pub fn range(&self) -> BlockRange {
         match self {
-            Self::Hole { range, .. } | Self::Missing { range } => *range,
+            Self::Hole { range, .. } | Self::Missing { range, .. } => *range,
             Self::Data { first, data, .. } => BlockRange::new(*first, data.blocks()),
         }
     }

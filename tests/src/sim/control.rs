@@ -282,10 +282,12 @@ impl Sim {
         let replica = Replica::new(slice, me, opened, config.cloned(), node.options.clone())
             .expect("the pool gives back the state that the core wrote");
         node.slots.insert(slice, Slot { replica, tick: None, state: "" });
+        let version = self.raft.state().version();
         let peers: Vec<NodeId> = node.outgoing.keys().copied().collect();
         for peer in peers {
             self.deliver(id, slice, Event::Connected { peer });
         }
+        self.deliver(id, slice, Event::Version(version));
         let streams: Vec<(ClientId, StreamId)> = self
             .client_streams
             .iter()

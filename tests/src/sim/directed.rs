@@ -187,6 +187,74 @@ impl Sim {
         self.queue.after(dies, Happening::Ease(Ease::Die(node)));
     }
 
+    /// A replica is away for long enough that others go on without it; then a block that they have
+    /// written meanwhile is to rot on all of them.
+    pub(super) fn fault_rot_everywhere(&mut self) -> bool {
+        // Rot in a log damages all replicas whose records lie behind it: the last whole one might go.
+        if self.plan.store.is_engine() {
+            return false;
+        }
+        let slices = self.slice_ids();
+        let Some(slice) = self.prng.pick(&slices) else { return false };
+        let Some(config) = self.configured(slice) else { return false };
+        if !config.joining.is_empty() && self.rot_everywhere(slice) {
+            return true;
+        }
+        let runs = |node: &NodeId| self.nodes[node].power == Power::Running;
+        let others = config.in_sync.iter().map(|member| member.node);
+        let others: Vec<NodeId> = others.filter(|n| *n != config.primary && runs(n)).collect();
+        let Some(node) = self.prng.pick(&others) else { return false };
+        let away = self.prng.millis(4_500, 8_000);
+        self.blame(node, away);
+        self.cut_power(node);
+        self.queue.after(away, Happening::Start(node));
+        let rots = Duration::from_millis(4_000);
+        self.queue.after(rots, Happening::Ease(Ease::RotEverywhere(slice)));
+        true
+    }
+
+    /// A block rots on every replica in sync; says whether one did.
+    pub(super) fn rot_everywhere(&mut self, slice: SliceId) -> bool {
+        let Some(config) = self.configured(slice) else { return false };
+        let mut blocks: Vec<BlockIndex> = super::workload::hot_blocks(0).map(BlockIndex).collect();
+        let turn = self.prng.within(0..blocks.len() as u64);
+        blocks.rotate_left(usize::try_from(turn).expect("few"));
+        let mut members: Vec<NodeId> = config.in_sync.iter().map(|member| member.node).collect();
+        members.sort_by_key(|node| *node != config.primary);
+        for node in members {
+            let Some(owner) = self.nodes.get_mut(&node) else { continue };
+            let Some(block) = owner.pool.rot(slice, &blocks) else { return false };
+            self.blame(node, Duration::ZERO);
+            self.checkers.rotted(node, slice, block);
+            blocks = vec![block];
+        }
+        self.read_now(slice, blocks[0]);
+        true
+    }
+
+    /// A primary's records reach one secondary and not the one that will take over; then it dies.
+    pub(super) fn fault_uneven_death(&mut self) -> bool {
+        let slices = self.slice_ids();
+        let Some(slice) = self.prng.pick(&slices) else { return false };
+        let Some(config) = self.configured(slice) else { return false };
+        let primary = config.primary;
+        let others = config.in_sync.iter().map(|member| member.node).filter(|n| *n != primary);
+        let Some(first) = others.min() else { return false };
+        let client = self.client_at_work(slice.volume);
+        let client = client.filter(|client| self.clients[client].node != first);
+        let (Some(client), true) = (client, config.in_sync.len() > 2) else { return false };
+        if self.nodes[&primary].power != Power::Running {
+            return false;
+        }
+        let dies = self.prng.millis(20, 120);
+        self.blame(primary, dies);
+        self.blame(first, dies);
+        self.block_for(primary, first, Duration::from_secs(1));
+        self.write_at_once(client, slice, 3);
+        self.queue.after(dies, Happening::Ease(Ease::Die(primary)));
+        true
+    }
+
     /// A daemon dies, or its machine, and comes back.
     pub(super) fn die(&mut self, node: NodeId) {
         if self.nodes[&node].power != Power::Running {

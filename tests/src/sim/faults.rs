@@ -82,11 +82,15 @@ pub enum FaultKind {
     LonePrimary,
     /// A primary hears one secondary alone, which applies configuration late.
     HalfCut,
+    /// A block rots on every replica in sync, while another is away or being brought level.
+    RotEverywhere,
+    /// A primary dies whose last records one secondary has, and the one that takes over has not.
+    UnevenDeath,
 }
 
 impl FaultKind {
     /// All kinds with their weights.
-    const WEIGHTS: [(Self, u64); 32] = [
+    const WEIGHTS: [(Self, u64); 34] = [
         (Self::Kill, 9),
         (Self::PowerCut, 9),
         (Self::PowerCutAll, 3),
@@ -119,6 +123,8 @@ impl FaultKind {
         (Self::CutInReclaim, 4),
         (Self::LonePrimary, 5),
         (Self::HalfCut, 4),
+        (Self::RotEverywhere, 6),
+        (Self::UnevenDeath, 5),
     ];
 
     /// All kinds.
@@ -162,6 +168,8 @@ impl FaultKind {
             Self::CutInReclaim => "cut power in reclaim",
             Self::LonePrimary => "cut off a primary with a client",
             Self::HalfCut => "cut off a primary but for one",
+            Self::RotEverywhere => "rot everywhere",
+            Self::UnevenDeath => "uneven death",
         }
     }
 }
@@ -203,6 +211,8 @@ pub enum Ease {
     WriteAt(SliceId, NodeId),
     /// The successor of a primary that is away dies too.
     Successor(SliceId),
+    /// A block rots on every replica of a slice that is in sync.
+    RotEverywhere(SliceId),
 }
 
 /// What is wrong at present, and who was touched lately.
@@ -318,6 +328,8 @@ impl Sim {
             FaultKind::CutInReclaim => self.fault_cut_in_reclaim(),
             FaultKind::LonePrimary => self.fault_lone_primary(),
             FaultKind::HalfCut => self.fault_half_cut(),
+            FaultKind::RotEverywhere => self.fault_rot_everywhere(),
+            FaultKind::UnevenDeath => self.fault_uneven_death(),
         };
         if hit {
             self.faults.begun += 1;

@@ -73,7 +73,7 @@ pub use coverage::{Coverage, Kind as CoverageKind};
 pub use hunt::{Caught, Hunt};
 pub use plan::{FaultKind, Plan, StoreKind};
 pub use regressions::{OPEN, REGRESSIONS};
-pub use required::{DESIGNED, RARE, REQUIRED};
+pub use required::{DESIGNED, REQUIRED};
 pub use runner::{Failure, Outcome, coverage_of, hash_of, run_seed, run_seeds, soak_for};
 pub use scenario::Scenario;
 

@@ -37,6 +37,9 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Fault, "stop a primary that applies late"),
     (Kind::Fault, "cut off a primary with a client"),
     (Kind::Fault, "cut off a primary but for one"),
+    (Kind::Fault, "rot everywhere"),
+    (Kind::Fault, "uneven death"),
+    (Kind::Fault, "cut power in reclaim"),
     (Kind::Fault, "process killed"),
     (Kind::Fault, "process stopped"),
     (Kind::Fault, "power cut"),
@@ -50,6 +53,7 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Situation, "client fenced"),
     (Kind::Situation, "client crashed"),
     (Kind::Situation, "client begins after a lost tail"),
+    (Kind::Situation, "a joiner learns that a block is lost"),
     (Kind::Transition, "primary: raising"),
     (Kind::Transition, "primary: pulling"),
     (Kind::Transition, "primary: opening"),
@@ -90,6 +94,7 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Transition, "block repaired"),
     (Kind::Transition, "too few"),
     (Kind::Event, "config"),
+    (Kind::Event, "version"),
     (Kind::Event, "proposed: accepted"),
     (Kind::Event, "proposed: refused"),
     (Kind::Event, "proposed: unknown"),
@@ -172,6 +177,7 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Operation, "flush"),
     (Kind::Operation, "fenced"),
     (Kind::Operation, "no space"),
+    (Kind::Operation, "tail lost"),
 ];
 
 /// What the design says that the simulator must reach, each with what counts it.
@@ -204,9 +210,3 @@ pub const DESIGNED: &[(&str, Kind, &str)] = &[
     ("processes stopped for 0.5 to 5 s", Kind::Fault, "stop"),
     ("ENOSPC on one replica only", Kind::Situation, "one replica alone has no space"),
 ];
-
-/// Seen in every run of that many seeds, but less than a hundred times: reclaim is seldom under way
-/// when the power is to go in the middle of it (copies that lose theirs are compared far more often),
-/// and few clients outlive all replicas with more unflushed writes than they keep.
-pub const RARE: &[(Kind, &str)] =
-    &[(Kind::Fault, "cut power in reclaim"), (Kind::Operation, "tail lost")];

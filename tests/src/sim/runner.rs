@@ -100,13 +100,6 @@ impl Sim {
             self.replace_what_is_missing();
             match self.unsettled() {
                 None => return,
-                // What the last good copy of a block goes with, rot here and a loss there, holds up
-                // joins until it is written again; liveness is not to be had.
-                Some(_) if self.queue.now() >= end && self.checkers.lost_a_block() => {
-                    self.count(Kind::Situation, "a join waits for a block that nobody has");
-                    self.phase = Phase::Over;
-                    return;
-                }
                 Some(_) if self.queue.now() >= end && self.a_log_is_lost() => {
                     self.count(Kind::Situation, "rot took the last whole log in sync");
                     self.phase = Phase::Over;
@@ -194,7 +187,9 @@ impl Sim {
                 };
                 if let Some(node) = self.nodes.get_mut(&member.node).filter(lives) {
                     let of = (member.node, change.slice);
-                    let seen = agreement::listed(of, &mut *node.pool, &blocks);
+                    let checkers = &self.checkers;
+                    let may_rot = |block| checkers.may_be_rotten(change.slice, block);
+                    let seen = agreement::listed(of, &mut *node.pool, &blocks, &may_rot);
                     self.hear_pool(member.node);
                     self.check(seen);
                 }

@@ -7,7 +7,7 @@ use mooring_config::Command as ConfigCommand;
 use mooring_replication::{
     BeaconCommand, BeaconEvent, Command, Event, Note, ProposalOutcome, Query, Reply, RequestId,
 };
-use mooring_terms::{NodeId, SliceId, Time};
+use mooring_terms::{Entry, NodeId, SliceId, Time};
 
 use super::coverage::Kind;
 use super::network::Way;
@@ -111,6 +111,9 @@ impl Sim {
             Command::Append { mark, entries } => {
                 let seen = self.checkers.appended(node, slice, &entries, self.raft.state());
                 self.check(seen);
+                for _ in entries.iter().filter(|entry| matches!(entry, Entry::CopyLost { .. })) {
+                    self.count(Kind::Situation, "a joiner learns that a block is lost");
+                }
                 self.push_io(node, slice, Io::Append { mark, entries });
             }
             Command::Sync { mark } => self.push_io(node, slice, Io::Sync { mark }),
@@ -229,6 +232,7 @@ const MIN_TICK: std::time::Duration = std::time::Duration::from_micros(10);
 fn event_name(event: &Event) -> &'static str {
     match event {
         Event::Config(_) => "config",
+        Event::Version(_) => "version",
         Event::Proposed { outcome: ProposalOutcome::Accepted(_), .. } => "proposed: accepted",
         Event::Proposed { outcome: ProposalOutcome::Refused(..), .. } => "proposed: refused",
         Event::Proposed { outcome: ProposalOutcome::Unknown, .. } => "proposed: unknown",

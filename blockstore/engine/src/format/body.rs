@@ -11,8 +11,9 @@
 //!     use u32, live u64, end u64
 //!   u32 dropped trees; each: level u8, node, keep x 2
 //!   version: epoch u32, sequence u64     root: level u8, child
-//!   child: kind u8 (0 absent, 1 node, 2 hole, 3 missing); node | version | version
-//!   node: address u64, length u32, crc u32, newest version, flags u8 (1: something is missing)
+//!   child: kind u8 (0 absent, 1 node, 2 hole, 3 missing, 4 lost); node, or version
+//!   node: address u64, length u32, crc u32, newest version, flags u8 (1: something is missing,
+//!     2: counted); if counted, blocks beneath that hold data u64
 //!   keep: u8 0 | u8 1, level u8, node
 //! ```
 
@@ -67,32 +68,32 @@ fn take_version(take: &mut Take<'_>) -> Option<Version> {
     Some(Version::new(Epoch(take.u32()?), Sequence(take.u64()?)))
 }
 
-fn put_node(out: &mut Vec<u8>, node: &NodeRef) {
+fn put_node(out: &mut Vec<u8>, node: &NodeRef, counts: bool) {
     out.put_u64(node.address.0);
     out.put_u32(node.length);
     out.put_u32(node.crc);
     put_version(out, node.newest);
-    out.put_u8(u8::from(node.missing));
+    let allocated = node.allocated.filter(|_| counts);
+    out.put_u8(u8::from(node.missing) | u8::from(allocated.is_some()) << 1);
+    if let Some(allocated) = allocated {
+        out.put_u64(allocated);
+    }
 }
 
 fn take_node(take: &mut Take<'_>) -> Option<NodeRef> {
     let (address, length, crc) = (Address(take.u64()?), take.u32()?, take.u32()?);
-    Some(NodeRef {
-        address,
-        length,
-        crc,
-        newest: take_version(take)?,
-        missing: take.u8()? & 1 != 0,
-    })
+    let (newest, flags) = (take_version(take)?, take.u8()?);
+    let allocated = if flags & 2 != 0 { Some(take.u64()?) } else { None };
+    Some(NodeRef { address, length, crc, newest, missing: flags & 1 != 0, allocated })
 }
 
-fn put_root(out: &mut Vec<u8>, root: &Root) {
+fn put_root(out: &mut Vec<u8>, root: &Root, counts: bool) {
     out.put_u8(root.level);
     match root.child {
         Child::Absent => out.put_u8(0),
         Child::Node(node) => {
             out.put_u8(1);
-            put_node(out, &node);
+            put_node(out, &node, counts);
         }
         Child::Hole(version) => {
             out.put_u8(2);
@@ -100,6 +101,10 @@ fn put_root(out: &mut Vec<u8>, root: &Root) {
         }
         Child::Missing(version) => {
             out.put_u8(3);
+            put_version(out, version);
+        }
+        Child::Lost(version) => {
+            out.put_u8(4);
             put_version(out, version);
         }
     }
@@ -112,17 +117,19 @@ fn take_root(take: &mut Take<'_>) -> Option<Root> {
         1 => Child::Node(take_node(take)?),
         2 => Child::Hole(take_version(take)?),
         3 => Child::Missing(take_version(take)?),
+        4 => Child::Lost(take_version(take)?),
         _ => return None,
     };
     (level <= 5).then_some(Root { level, child })
 }
 
 impl Body {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The body's bytes, with counts in them or without.
+    pub(crate) fn encode(&self, counts: bool) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u32(self.replicas.len() as u32);
         for replica in &self.replicas {
-            encode_replica(&mut out, replica);
+            encode_replica(&mut out, replica, counts);
         }
         out.put_u32(self.segments.len() as u32);
         for segment in &self.segments {
@@ -140,14 +147,14 @@ impl Body {
         out.put_u32(self.dropped.len() as u32);
         for dropped in &self.dropped {
             out.put_u8(dropped.level);
-            put_node(&mut out, &dropped.node);
+            put_node(&mut out, &dropped.node, counts);
             for keep in &dropped.keep {
                 match keep {
                     None => out.put_u8(0),
                     Some(keep) => {
                         out.put_u8(1);
                         out.put_u8(keep.level);
-                        put_node(&mut out, &keep.node);
+                        put_node(&mut out, &keep.node, counts);
                     }
                 }
             }
@@ -190,7 +197,7 @@ impl Body {
     }
 }
 
-fn encode_replica(out: &mut Vec<u8>, replica: &ReplicaBody) {
+fn encode_replica(out: &mut Vec<u8>, replica: &ReplicaBody, counts: bool) {
     out.put_u64(replica.slice.volume.0);
     out.put_u32(replica.slice.index.0);
     out.put_u8(u8::from(replica.gathering) | u8::from(replica.damaged) << 1);
@@ -198,13 +205,13 @@ fn encode_replica(out: &mut Vec<u8>, replica: &ReplicaBody) {
     out.put_u64(replica.committed.0);
     out.put_u32(replica.state.len() as u32);
     out.put_bytes(&replica.state);
-    put_root(out, &replica.root);
+    put_root(out, &replica.root, counts);
     out.put_u32(replica.snapshots.len() as u32);
     for snapshot in &replica.snapshots {
         out.put_u64(snapshot.id.0);
         out.put_u64(snapshot.order.0);
         put_version(out, snapshot.version);
-        put_root(out, &snapshot.root);
+        put_root(out, &snapshot.root, counts);
     }
     out.put_u32(replica.pinned.len() as u32);
     for (sequence, pinned) in &replica.pinned {

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! node: the meta of a record of kind 16
-//!   0  level u8 (0: leaf)  1 zero u8   2 items u16   4 checksums u32   8 first block u64
+//!   0  level u8 (0: leaf)  1 form u8   2 items u16   4 checksums u32   8 first block u64
 //!   16 items
 //! leaf item, 24 bytes: blocks first..=last of the leaf's 256
 //!   0  first u8   1 last u8   2 its first checksum u16   4 epoch u32   8 sequence u64
-//!   16 kind in the two top bits (0 data, 1 hole, 2 missing), address of block `first` below them
-//! inner item, 32 bytes: children first..=last of the node's 256; a node stands alone
-//!   0  first u8   1 last u8   2 kind u8 (0 node, 1 hole, 2 missing)   3 flags u8 (1: something
-//!   beneath is missing)   4 length u32   8 newest epoch beneath u32   12 crc u32
-//!   16 newest sequence beneath u64   24 address u64
+//!   16 kind in the two top bits (0 data, 1 hole, 2 missing, 3 lost), address of block `first`
+//!   below them
+//! inner item, 32 bytes, of form 1 40: children first..=last of the node's 256; a node stands alone
+//!   0  first u8   1 last u8   2 kind u8 (0 node, 1 hole, 2 missing, 3 lost)   3 flags u8
+//!   (1: something beneath is missing or lost)   4 length u32   8 newest epoch beneath u32   12 crc u32
+//!   16 newest sequence beneath u64   24 address u64   32 blocks beneath that hold data u64
+//!   (all ones: unknown)
 //! then, in a leaf, the checksums: crc32c u32 of each data block, in order
 //! ```
 //! A parent names its child by address, length and checksum, so a node that is not the one meant
-//! is never taken for it.
+//! is never taken for it. Leaves have form 0, and so have inner nodes
+//! of a cluster below version 2; those that are lost appear in none.
 
 use bytes::Bytes;
 use mooring_terms::{BLOCK_SIZE, Epoch, Sequence, Version};
@@ -26,6 +29,10 @@ use crate::map::{Child, Content, Entry, Extent, NodeRef, span};
 const HEADER_BYTES: usize = 16;
 const LEAF_ITEM_BYTES: usize = 24;
 const INNER_ITEM_BYTES: usize = 32;
+const COUNTED_ITEM_BYTES: usize = 40;
+/// The form of inner nodes whose items have a count.
+const COUNTED: u8 = 1;
+const UNKNOWN: u64 = u64::MAX;
 const KIND_SHIFT: u32 = 62;
 
 /// A node that matched its checksum.
@@ -33,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) level: u8,
     pub(crate) first: u64,
     items: usize,
+    item_bytes: usize,
     bytes: Bytes,
 }
 
@@ -44,14 +52,19 @@ impl Node {
     /// Checks that the bytes make a node; everything read later stays within bounds.
     pub(crate) fn decode(bytes: Bytes) -> Option<Self> {
         let mut take = Take(&bytes);
-        let (level, _, items) = (take.u8()?, take.u8()?, usize::from(take.u16()?));
+        let (level, form, items) = (take.u8()?, take.u8()?, usize::from(take.u16()?));
         let (crcs, first) = (take.u32()? as usize, take.u64()?);
-        let item_bytes = if level == 0 { LEAF_ITEM_BYTES } else { INNER_ITEM_BYTES };
+        let item_bytes = match (level, form) {
+            (0, 0) => LEAF_ITEM_BYTES,
+            (_, 0) => INNER_ITEM_BYTES,
+            (1.., COUNTED) => COUNTED_ITEM_BYTES,
+            _ => return None,
+        };
         let expected = HEADER_BYTES + items * item_bytes + crcs.checked_mul(4)?;
         if level > 5 || bytes.len() != expected || items > 256 || crcs > 256 {
             return None;
         }
-        let node = Self { level, first, items, bytes };
+        let node = Self { level, first, items, item_bytes, bytes };
         node.ordered(crcs).then_some(node)
     }
 
@@ -74,7 +87,7 @@ impl Node {
     }
 
     fn item(&self, i: usize) -> &[u8] {
-        let size = if self.level == 0 { LEAF_ITEM_BYTES } else { INNER_ITEM_BYTES };
+        let size = self.item_bytes;
         &self.bytes[HEADER_BYTES + i * size..HEADER_BYTES + (i + 1) * size]
     }
 
@@ -198,7 +211,11 @@ impl LeafItem {
     }
 
     fn bare_entry(&self) -> Entry {
-        if self.kind == 1 { Entry::hole(self.version) } else { Entry::missing(self.version) }
+        match self.kind {
+            1 => Entry::hole(self.version),
+            2 => Entry::missing(self.version),
+            _ => Entry::lost(self.version),
+        }
     }
 }
 
@@ -211,9 +228,15 @@ fn inner_item(item: &[u8]) -> (u64, u64, Child) {
             crc: le32(&item[12..]),
             newest,
             missing: item[3] & 1 != 0,
+            allocated: item
+                .get(32..)
+                .filter(|count| !count.is_empty())
+                .map(le64)
+                .filter(|count| *count != UNKNOWN),
         }),
         1 => Child::Hole(newest),
-        _ => Child::Missing(newest),
+        2 => Child::Missing(newest),
+        _ => Child::Lost(newest),
     };
     (u64::from(item[0]), u64::from(item[1]), child)
 }
@@ -226,10 +249,10 @@ fn le64(bytes: &[u8]) -> u64 {
     u64::from(le32(bytes)) | u64::from(le32(&bytes[4..])) << 32
 }
 
-fn header(level: u8, items: usize, crcs: usize, first: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_BYTES + items * INNER_ITEM_BYTES + crcs * 4);
+fn header(level: u8, form: u8, items: usize, crcs: usize, first: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_BYTES + items * COUNTED_ITEM_BYTES + crcs * 4);
     out.put_u8(level);
-    out.put_u8(0);
+    out.put_u8(form);
     out.put_u16(items as u16);
     out.put_u32(crcs as u32);
     out.put_u64(first);
@@ -253,12 +276,13 @@ pub(crate) fn encode_leaf(first: u64, entries: &[Option<Entry>]) -> Vec<u8> {
             crcs.push(crc);
         }
     }
-    let mut out = header(0, items.len(), crcs.len(), first);
+    let mut out = header(0, 0, items.len(), crcs.len(), first);
     for (start, last, crc_start, entry) in items {
         let place = match entry.content {
             Content::Data { address, .. } => address.0,
             Content::Hole => 1 << KIND_SHIFT,
             Content::Missing => 2 << KIND_SHIFT,
+            Content::Lost => 3 << KIND_SHIFT,
         };
         out.put_u8(start as u8);
         out.put_u8(last as u8);
@@ -278,13 +302,13 @@ fn follows(run: &Entry, blocks: usize, entry: &Entry) -> bool {
         (Content::Data { address: start, .. }, Content::Data { address, .. }) => {
             start.plus((blocks * BLOCK_SIZE) as u64) == address
         }
-        (Content::Hole, Content::Hole) | (Content::Missing, Content::Missing) => true,
-        _ => false,
+        (Content::Data { .. }, _) | (_, Content::Data { .. }) => false,
+        (run, content) => run == content,
     }
 }
 
-/// An inner node's bytes; runs of like holes become one item.
-pub(crate) fn encode_inner(level: u8, first: u64, children: &[Child]) -> Vec<u8> {
+/// An inner node's bytes, with counts or without; runs of like holes become one item.
+pub(crate) fn encode_inner(level: u8, first: u64, children: &[Child], counts: bool) -> Vec<u8> {
     let mut items: Vec<(usize, usize, Child)> = Vec::new();
     for (i, child) in children.iter().enumerate() {
         if *child == Child::Absent {
@@ -298,7 +322,7 @@ pub(crate) fn encode_inner(level: u8, first: u64, children: &[Child]) -> Vec<u8>
             None => items.push((i, i, *child)),
         }
     }
-    let mut out = header(level, items.len(), 0, first);
+    let mut out = header(level, if counts { COUNTED } else { 0 }, items.len(), 0, first);
     for (start, last, child) in items {
         out.put_u8(start as u8);
         out.put_u8(last as u8);
@@ -306,6 +330,7 @@ pub(crate) fn encode_inner(level: u8, first: u64, children: &[Child]) -> Vec<u8>
             Child::Node(node) => (0, node.missing, node.length, node.crc, node.address.0),
             Child::Hole(_) => (1, false, 0, 0, 0),
             Child::Missing(_) | Child::Absent => (2, true, 0, 0, 0),
+            Child::Lost(_) => (3, true, 0, 0, 0),
         };
         let newest = child.newest();
         out.put_u8(kind);
@@ -315,6 +340,9 @@ pub(crate) fn encode_inner(level: u8, first: u64, children: &[Child]) -> Vec<u8>
         out.put_u32(crc);
         out.put_u64(newest.sequence.0);
         out.put_u64(address);
+        if counts {
+            out.put_u64(child.allocated().unwrap_or(UNKNOWN));
+        }
     }
     out
 }

@@ -6,7 +6,7 @@
 //!   then by kind:
 //!   1 write, 5 copy, 7 repair   first block u64, count u32, crc u32 x count, bitmap of the blocks
 //!                               whose data follows (the others are zeros), (count + 7) / 8 bytes
-//!   2 discard, 6 copy hole      first block u64, count u64
+//!   2 discard, 6 copy hole, 19 copy lost    first block u64, count u64
 //!   3 control                   the record's bytes
 //!   4 state, 8 supersede, 9 position, 10 create, 11 remove, 18 joined    nothing
 //!   12 snapshot, 13 remove snapshot    snapshot u64
@@ -14,7 +14,8 @@
 //!   15 kept     kind u8, flags u8, meta of the record that is kept; its data follows
 //!   16 node     see node.rs        17 body     see body.rs
 //! ```
-//! Numbered records (1 to 3) carry their version in the header; 5 to 9 the version they name.
+//! Numbered records (1 to 3) carry their version in the header; 5 to 9 and 19 the version they name.
+//! Kind 19, and what is lost in map nodes, is in no pool of a cluster below version 2.
 
 use bytes::Bytes;
 use mooring_terms::{
@@ -223,6 +224,7 @@ pub(crate) enum Operation {
     State,
     Copy(Blocks),
     CopyHole(BlockRange),
+    CopyLost(BlockRange),
     Repair(Blocks),
     Supersede,
     Position,
@@ -269,6 +271,7 @@ impl Logged {
             Operation::Node(_) => 16,
             Operation::Chunk(_) => 17,
             Operation::Joined => 18,
+            Operation::CopyLost(_) => 19,
         }
     }
 
@@ -294,7 +297,7 @@ impl Logged {
             Operation::Write(blocks) | Operation::Copy(blocks) | Operation::Repair(blocks) => {
                 blocks.encode(&mut out);
             }
-            Operation::Discard(range) | Operation::CopyHole(range) => {
+            Operation::Discard(range) | Operation::CopyHole(range) | Operation::CopyLost(range) => {
                 out.put_u64(range.first.0);
                 out.put_u64(range.count);
             }
@@ -368,6 +371,7 @@ impl Logged {
             16 => Operation::Node(Bytes::copy_from_slice(take.0)),
             17 => Operation::Chunk(Bytes::copy_from_slice(take.0)),
             18 => Operation::Joined,
+            19 => Operation::CopyLost(range(&mut take)?),
             _ => return None,
         };
         Some(Self { slice: header.slice, version: header.version, operation, state })

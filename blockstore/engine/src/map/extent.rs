@@ -62,12 +62,7 @@ pub(crate) fn combine(below: &[Extent], cut: Option<Version>, upper: &[Upper]) -
 }
 
 fn cut_off(extent: Extent, cut: Option<Version>) -> Extent {
-    match cut {
-        Some(cut) if extent.entry.version > cut && !extent.entry.is_missing() => {
-            Extent { entry: Entry::missing(cut), ..extent }
-        }
-        _ => extent,
-    }
+    cut.map_or(extent, |cut| Extent { entry: extent.entry.cut_off(cut), ..extent })
 }
 
 /// Joins neighbours with the same version and the same kind of content.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   points   block -> entry                   one a written block
-//!   ranges   start -> end, hole               one a discard, whatever its length
+//!   ranges   start -> end, hole or lost       one a discard, whatever its length
 //!   cut      versions above it, below this layer, are missing (a supersede; it begins the layer)
 //! ```
 //! A discard turns the points it covers into holes with a version: they may have been seen by
 //! others, so the hole must travel. Over what was never written it leaves nothing behind in the
 //! tree, unless it is `solid`: a replica that is still gathering must not take an older copy later.
+//! A range that is lost is always solid.
 //!
 //! `forced` marks an entry that replaces what lies below, whatever its version: a repair.
 
@@ -27,7 +28,7 @@ const CUT_BYTES: usize = size_of::<Layer>();
 #[derive(Clone, Copy, Debug)]
 struct Range {
     end: u64,
-    /// A hole, or missing.
+    /// A hole, or lost.
     entry: Entry,
     forced: bool,
     solid: bool,
@@ -95,7 +96,7 @@ impl Layer {
         let loser = if let Some(point) = self.points.get_mut(&block) {
             let present = point.entry();
             if forced || entry.beats(&present) {
-                *point = Packed::new(entry, forced || point.forced() || present.is_missing());
+                *point = Packed::new(entry, forced || point.forced());
                 Some(present)
             } else {
                 Some(entry)
@@ -105,9 +106,8 @@ impl Layer {
             if !forced && below.is_some_and(|range| !entry.beats(&range.entry)) {
                 Some(entry)
             } else {
-                let over_missing =
-                    below.is_some_and(|range| range.forced || range.entry.is_missing());
-                self.points.insert(block, Packed::new(entry, forced || over_missing));
+                let forced = forced || below.is_some_and(|range| range.forced);
+                self.points.insert(block, Packed::new(entry, forced));
                 None
             }
         };
@@ -116,23 +116,22 @@ impl Layer {
         }
     }
 
-    /// Makes holes of `first..end`; tells `freed` the addresses that lost.
-    pub(crate) fn put_hole(
+    /// Offers `entry`, a hole or lost, for `first..end`; tells `freed` the addresses that lost.
+    pub(crate) fn put_range(
         &mut self,
         first: u64,
         end: u64,
-        version: Version,
+        entry: Entry,
         solid: bool,
         freed: &mut dyn FnMut(Address),
     ) {
-        let hole = Entry::hole(version);
         for point in self.points.range_mut(first..end).map(|(_, point)| point) {
             let present = point.entry();
-            if hole.beats(&present) {
+            if entry.beats(&present) {
                 if let Some(address) = present.address() {
                     freed(address);
                 }
-                *point = Packed::new(hole, point.forced() || present.is_missing());
+                *point = Packed::new(entry, point.forced());
             }
         }
         let mut from = first;
@@ -145,12 +144,11 @@ impl Layer {
             }
             let (start, stop) = (start.max(first), old.end.min(end));
             if from < start {
-                let gap = Range { end: start, entry: hole, forced: false, solid };
+                let gap = Range { end: start, entry, forced: false, solid };
                 self.ranges.insert(from, gap);
             }
-            let piece = if hole.beats(&old.entry) {
-                let forced = old.forced || old.entry.is_missing();
-                Range { end: stop, entry: hole, forced, solid: solid || old.solid }
+            let piece = if entry.beats(&old.entry) {
+                Range { end: stop, entry, forced: old.forced, solid: solid || old.solid }
             } else {
                 Range { end: stop, ..old }
             };
@@ -158,7 +156,7 @@ impl Layer {
             from = stop;
         }
         if from < end {
-            self.ranges.insert(from, Range { end, entry: hole, forced: false, solid });
+            self.ranges.insert(from, Range { end, entry, forced: false, solid });
         }
     }
 
@@ -185,6 +183,11 @@ impl Layer {
     pub(crate) fn touches(&self, first: u64, end: u64) -> bool {
         self.points.range(first..end).next().is_some()
             || self.ranges.range(..end).next_back().is_some_and(|(_, range)| range.end > first)
+    }
+
+    /// Whether the layer has something for a single block of `first..end`: only that can be data.
+    pub(crate) fn has_points(&self, first: u64, end: u64) -> bool {
+        self.points.range(first..end).next().is_some()
     }
 
     /// The first block from `from` on about which the layer says something, its cut aside.

@@ -31,6 +31,8 @@ pub(crate) trait NodeSink {
     fn drop_tree(&self, dropped: Dropped);
     /// Where the bytes of `address` are now.
     fn translate(&self, address: Address) -> Address;
+    /// Whether inner nodes say how many blocks lie beneath their children.
+    fn counts(&self) -> bool;
     /// Whether nodes must leave the segment.
     fn leaves(&self, segment: SegmentId) -> bool;
 }
@@ -89,6 +91,7 @@ struct Unwritten {
     bytes: Vec<u8>,
     newest: Version,
     missing: bool,
+    allocated: Option<u64>,
     /// What it replaces, where that is worth remembering for the other trees of the family.
     memo: Option<Address>,
 }
@@ -151,10 +154,12 @@ impl Merge<'_> {
             return Ok(Merged::Done(child));
         }
         let whole = from == base && to == end;
-        if let (true, Some(cut), Child::Hole(_)) =
-            (whole && cut && !touched, self.layer.cut_at(), child)
-        {
-            return Ok(Merged::Done(Child::Missing(cut)));
+        let beneath = self
+            .layer
+            .cut_at()
+            .map_or(child.bare(), |cut| child.bare().map(|entry| entry.cut_off(cut)));
+        if let (true, false, Some(entry)) = (whole, touched, beneath) {
+            return Ok(Merged::Done(Child::of(&entry)));
         }
         let memo = node.filter(|_| whole && !touched && !cut).map(|node| node.address);
         if let Some(done) = memo.and_then(|address| self.memo.get(&address)) {
@@ -163,17 +168,18 @@ impl Merge<'_> {
         let shadow = shadow.at(level, &child);
         if whole
             && let Some(upper) = self.layer.covers(base, end)
-            && (upper.forced || upper.entry.version > child.newest())
+            && (node.is_none() || upper.forced || upper.entry.version > child.newest())
         {
-            if child == Child::Absent && !upper.solid {
-                return Ok(Merged::Done(child));
+            if node.is_none() {
+                let winner = upper.over(beneath);
+                return Ok(Merged::Done(winner.as_ref().map_or(Child::Absent, Child::of)));
             }
             if let Some(node) = node
                 && !matches!(shadow, Shadow::Same)
             {
                 self.sink.drop_tree(Dropped { level, node, keep: [shadow.keep(level), None] });
             }
-            return Ok(Merged::Done(bare(&upper.entry)));
+            return Ok(Merged::Done(Child::of(&upper.entry)));
         }
         let merged = if level == 0 {
             self.merge_leaf(child, base, shadow, memo)?
@@ -199,9 +205,7 @@ impl Merge<'_> {
         let mut new = old.clone();
         if let Some(cut) = self.layer.cut_at() {
             for entry in new[(from - base) as usize..(to - base) as usize].iter_mut().flatten() {
-                if entry.version > cut && !entry.is_missing() {
-                    *entry = Entry::missing(cut);
-                }
+                *entry = entry.cut_off(cut);
             }
         }
         let mut uppers = Vec::new();
@@ -238,7 +242,9 @@ impl Merge<'_> {
         }
         let newest = new.iter().flatten().map(|entry| entry.version).max().unwrap_or_default();
         let missing = new.iter().flatten().any(Entry::is_missing);
-        Ok(Merged::Write(Unwritten { bytes: encode_leaf(base, &new), newest, missing, memo }))
+        let data = new.iter().flatten().filter(|entry| entry.address().is_some()).count();
+        let (bytes, allocated) = (encode_leaf(base, &new), Some(data as u64));
+        Ok(Merged::Write(Unwritten { bytes, newest, missing, allocated, memo }))
     }
 
     fn load_leaf(&self, child: &Child) -> Result<Entries> {
@@ -247,7 +253,7 @@ impl Merge<'_> {
                 Ok(leaf) => leaf.entries(),
                 // Its blocks are lost here; they come back from a peer.
                 Err(Stop::Unreadable) => {
-                    vec![Some(Entry::missing(Version::ZERO)); FAN as usize]
+                    vec![Some(Entry::missing(node.newest)); FAN as usize]
                 }
                 Err(stop) => return Err(not_now(node, stop)),
             },
@@ -340,9 +346,7 @@ impl Merge<'_> {
         Ok(match child {
             Child::Node(node) => match self.source.node(node) {
                 Ok(node) if node.level == level => node.children(),
-                Ok(_) | Err(Stop::Unreadable) => {
-                    vec![Child::Missing(Version::ZERO); FAN as usize]
-                }
+                Ok(_) | Err(Stop::Unreadable) => vec![Child::Missing(node.newest); FAN as usize],
                 Err(stop) => return Err(not_now(node, stop)),
             },
             bare => vec![*bare; FAN as usize],
@@ -383,7 +387,9 @@ impl Merge<'_> {
     ) -> Unwritten {
         let newest = children.iter().map(Child::newest).max().unwrap_or_default();
         let missing = children.iter().any(Child::has_missing);
-        Unwritten { bytes: encode_inner(level, base, children), newest, missing, memo }
+        let allocated = children.iter().map(Child::allocated).sum();
+        let bytes = encode_inner(level, base, children, self.sink.counts());
+        Unwritten { bytes, newest, missing, allocated, memo }
     }
 
     fn write_one(&mut self, node: Unwritten) -> Result<Child> {
@@ -404,12 +410,20 @@ impl Merge<'_> {
         let mut refs = Vec::with_capacity(batch.len());
         for (i, node) in batch.drain(..) {
             let crc = crc32c(&node.bytes);
-            refs.push((i, node.bytes.len() as u32, crc, node.newest, node.missing, node.memo));
+            let child = NodeRef {
+                address: Address(0),
+                length: node.bytes.len() as u32,
+                crc,
+                newest: node.newest,
+                missing: node.missing,
+                allocated: node.allocated,
+            };
+            refs.push((i, child, node.memo));
             nodes.push(node.bytes);
         }
         let addresses = self.sink.write_nodes(nodes)?;
-        for ((i, length, crc, newest, missing, memo), address) in refs.into_iter().zip(addresses) {
-            let child = Child::Node(NodeRef { address, length, crc, newest, missing });
+        for ((i, child, memo), address) in refs.into_iter().zip(addresses) {
+            let child = Child::Node(NodeRef { address, ..child });
             children[i] = child;
             if let Some(old) = memo {
                 self.memo.insert(old, child);
@@ -423,10 +437,6 @@ impl Merge<'_> {
 fn not_now(node: &NodeRef, stop: Stop) -> EngineError {
     let area = Area::Segment(node.address.segment());
     EngineError::Io { operation: "read", area, source: std::io::Error::other(format!("{stop:?}")) }
-}
-
-fn bare(entry: &Entry) -> Child {
-    if entry.is_missing() { Child::Missing(entry.version) } else { Child::Hole(entry.version) }
 }
 
 fn moved_entry(entry: &Entry, to: Address) -> Entry {
@@ -444,7 +454,7 @@ fn uniform(entries: &Entries) -> Option<Child> {
     }
     match first {
         None => Some(Child::Absent),
-        Some(entry) if entry.address().is_none() => Some(bare(&entry)),
+        Some(entry) if entry.address().is_none() => Some(Child::of(&entry)),
         Some(_) => None,
     }
 }

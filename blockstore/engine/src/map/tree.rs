@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mooring_terms::Version;
 
-use super::{Entry, Extent, FAN_BITS};
+use super::{Content, Entry, Extent, FAN_BITS};
 use crate::address::Address;
 use crate::format::node::Node;
 
@@ -31,6 +31,8 @@ pub(crate) struct NodeRef {
     pub(crate) newest: Version,
     /// Whether a block beneath is missing.
     pub(crate) missing: bool,
+    /// How many blocks beneath hold data; unknown of what was written before this was counted.
+    pub(crate) allocated: Option<u64>,
 }
 
 /// What stands in one place of an inner node.
@@ -41,8 +43,10 @@ pub(crate) enum Child {
     Node(NodeRef),
     /// All blocks beneath are holes of this version.
     Hole(Version),
-    /// All blocks beneath are missing.
+    /// All blocks beneath are missing, and none was newer than this.
     Missing(Version),
+    /// All blocks beneath are lost that had this version.
+    Lost(Version),
 }
 
 impl Child {
@@ -50,15 +54,23 @@ impl Child {
         match self {
             Self::Absent => Version::ZERO,
             Self::Node(node) => node.newest,
-            Self::Hole(version) | Self::Missing(version) => *version,
+            Self::Hole(version) | Self::Missing(version) | Self::Lost(version) => *version,
         }
     }
 
     pub(crate) fn has_missing(&self) -> bool {
         match self {
             Self::Node(node) => node.missing,
-            Self::Missing(_) => true,
+            Self::Missing(_) | Self::Lost(_) => true,
             Self::Absent | Self::Hole(_) => false,
+        }
+    }
+
+    /// How many blocks beneath hold data, where that is known.
+    pub(crate) fn allocated(&self) -> Option<u64> {
+        match self {
+            Self::Node(node) => node.allocated,
+            Self::Absent | Self::Hole(_) | Self::Missing(_) | Self::Lost(_) => Some(0),
         }
     }
 
@@ -68,6 +80,16 @@ impl Child {
             Self::Absent | Self::Node(_) => None,
             Self::Hole(version) => Some(Entry::hole(*version)),
             Self::Missing(version) => Some(Entry::missing(*version)),
+            Self::Lost(version) => Some(Entry::lost(*version)),
+        }
+    }
+
+    /// What stands for blocks that all have this entry; none that occupies space.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        match entry.content {
+            Content::Hole | Content::Data { .. } => Self::Hole(entry.version),
+            Content::Missing => Self::Missing(entry.version),
+            Content::Lost => Self::Lost(entry.version),
         }
     }
 }
@@ -162,7 +184,7 @@ impl Walk<'_> {
                 Ok(node) => node,
                 Err(Stop::Stale) => return Err(Stop::Stale),
                 Err(Stop::Unreadable | Stop::Failed) => {
-                    let entry = Entry::missing(Version::ZERO);
+                    let entry = Entry::missing(node.newest);
                     self.push(Extent { first: from, count: to - from, entry });
                     return Ok(end);
                 }

@@ -21,6 +21,8 @@ pub enum Block {
     Data(Version, u32),
     Hole(Version),
     Missing,
+    /// Missing, and nothing older takes its place.
+    Lost(Version),
 }
 
 const NEVER: Block = Block::Never { discarded: None, lost: false };
@@ -45,6 +47,7 @@ impl Model {
         match self.get(block) {
             Block::Never { .. } | Block::Missing => true,
             Block::Data(present, _) | Block::Hole(present) => version > present,
+            Block::Lost(present) => version >= present,
         }
     }
 
@@ -75,10 +78,27 @@ impl Model {
         }
     }
 
+    /// What had this version is lost.
+    pub fn lost(&mut self, version: Version, first: u64, count: u64) {
+        for block in first..first + count {
+            let older = match self.get(block) {
+                Block::Never { .. } | Block::Missing => true,
+                Block::Data(present, _) | Block::Hole(present) | Block::Lost(present) => {
+                    version > present
+                }
+            };
+            if older {
+                self.blocks.insert(block, Block::Lost(version));
+            }
+        }
+    }
+
     pub fn supersede(&mut self, after: Version) {
         for block in self.blocks.values_mut() {
             match block {
-                Block::Data(version, _) | Block::Hole(version) if *version > after => {
+                Block::Data(version, _) | Block::Hole(version) | Block::Lost(version)
+                    if *version > after =>
+                {
                     *block = Block::Missing;
                 }
                 Block::Never { discarded: Some(version), lost } if *version > after => *lost = true,
@@ -108,6 +128,11 @@ pub fn difference(pool: &Pool, slice: SliceId, model: &Model, extent: u64) -> Op
     }
     if info.snapshots.len() != model.snapshots.len() {
         return Some(format!("snapshots {:?}, not {:?}", info.snapshots, model.snapshots.keys()));
+    }
+    let data =
+        model.blocks.values().filter(|block| matches!(block, Block::Data(..))).count() as u64;
+    if pool.allocated(slice).ok() != Some(data) {
+        return Some(format!("{:?} blocks hold data, not {data}", pool.allocated(slice)));
     }
     if let Some(found) = blocks_differ(pool, slice, Root::Live, &model.blocks, extent) {
         return Some(found);
@@ -174,6 +199,7 @@ fn run_differs(run: &ReadBlock, block: u64, expected: &Block, root: Root) -> Opt
             run.version == Version::ZERO || Some(run.version) == *discarded
         }
         (ReadContent::Missing, Block::Missing) => true,
+        (ReadContent::Missing, Block::Lost(version)) => run.version == *version,
         (ReadContent::Missing, Block::Never { lost, .. }) => *lost,
         _ => false,
     };

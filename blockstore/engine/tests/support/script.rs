@@ -35,7 +35,14 @@ struct Script {
 }
 
 fn tight(opening: u64) -> OpenOptions {
-    OpenOptions { opening, memory_bytes: 64 << 10, checkpoint_bytes: 512 << 10, zero_ahead: false }
+    OpenOptions {
+        opening,
+        memory_bytes: 64 << 10,
+        checkpoint_bytes: 512 << 10,
+        zero_ahead: false,
+        // Pools of an older cluster have none, and count by walking.
+        counts: !opening.is_multiple_of(3),
+    }
 }
 
 impl Script {
@@ -228,7 +235,12 @@ impl Script {
             }
             let first = self.block();
             let version = Version::new(epoch, Sequence(after.sequence.0 + self.rng.below(20)));
-            if self.rng.below(4) == 0 {
+            let what = self.rng.below(8);
+            if what == 0 {
+                model.lost(version, first, 5);
+                let range = range(first, 5);
+                self.append(index, model, &[Entry::CopyLost { version, range }]);
+            } else if what < 3 {
                 model.hole(version, first, 3, true);
                 let range = range(first, 3);
                 self.append(index, model, &[Entry::CopyHole { version, range }]);

@@ -92,6 +92,18 @@ impl Join {
         self.reading = None;
     }
 
+    /// Ends the step being read: of it, `lost` is to be done as `pieces`, and the rest as it is.
+    fn take_apart(&mut self, lost: BlockRange, pieces: Vec<BlockRange>) {
+        let Some(range) = self.reading.take() else { return };
+        let between = |from: BlockIndex, to: BlockIndex| {
+            Some(BlockRange::new(from, to.0.saturating_sub(from.0))).filter(|range| range.count > 0)
+        };
+        let (before, behind) = (between(range.first, lost.first), between(lost.end(), range.end()));
+        for range in before.into_iter().chain(pieces).chain(behind).rev() {
+            self.work.push_front(range);
+        }
+    }
+
     /// Whether the joiner is complete and durable.
     pub(super) fn is_done(&self) -> bool {
         self.stage == Stage::Done
@@ -336,12 +348,54 @@ impl Primary {
         node: NodeId,
         mut extents: Vec<Extent>,
     ) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Some(join) = &mut peer.join else { return };
-        let Some(range) = join.reading.take() else { return };
+        let join = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut());
+        let Some(range) = join.and_then(|join| join.reading.take()) else { return };
         if mutated!(core, DiscardsNotCopied) {
             extents.retain(|extent| matches!(extent, Extent::Data { .. }));
         }
+        self.send_copy(core, turn, node, range, extents);
+    }
+
+    /// What was being read can't be had all: asks for `lost` block by block, and for the rest of it.
+    pub(super) fn copy_singly(&mut self, node: NodeId, lost: BlockRange) {
+        if let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) {
+            let blocks = (lost.first.0..lost.end().0).map(|block| (BlockIndex(block), 1));
+            let singly = blocks.map(|(block, count)| BlockRange::new(block, count));
+            join.take_apart(lost, singly.collect());
+        }
+    }
+
+    /// Of what was being read, `lost` can't be had from anybody: tells the joiner, and goes on with
+    /// the rest of it.
+    pub(super) fn copy_lost(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        node: NodeId,
+        lost: BlockRange,
+        version: Version,
+    ) {
+        let Some(join) = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut()) else {
+            return;
+        };
+        join.take_apart(lost, Vec::new());
+        let mut extents = vec![Extent::Missing { version, range: lost }];
+        if mutated!(core, LostNotCopied) {
+            extents.clear();
+        }
+        self.send_copy(core, turn, node, lost, extents);
+    }
+
+    fn send_copy(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        node: NodeId,
+        range: BlockRange,
+        extents: Vec<Extent>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(join) = &mut peer.join else { return };
         let bytes = extents.iter().map(|extent| match extent {
             Extent::Data { data, .. } => data.bytes().len() as u64,
             Extent::Hole { .. } | Extent::Missing { .. } => 0,

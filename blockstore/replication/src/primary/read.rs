@@ -4,13 +4,15 @@
 //! ```text
 //!   asked ──overlapping write in flight──> blocked ──committed──┐
 //!     └──> reading <────────────────────────────────────────────┘
-//!             │ missing or rotten: fetch from another in-sync replica, repair, read again
+//!             │ missing or rotten: fetch from another in-sync replica, repair, read again;
+//!             │ no good copy anywhere: refused, or copied to a joiner as lost
 //!             └──> held until its newest version is committed and the leases hold ──> answered
 //! ```
 
 use std::collections::BTreeMap;
 
-use mooring_terms::{BlockIndex, BlockRange, Entry, Extent, NodeId, Sequence, Time, Version};
+use mooring_config::ClusterVersion;
+use mooring_terms::{BLOCK_SIZE, BlockRange, Data, Entry, Extent, NodeId, Sequence, Time, Version};
 
 use super::Primary;
 use crate::command::Command;
@@ -44,6 +46,24 @@ pub(super) struct Reading {
     range: BlockRange,
     /// Who was already asked for a good copy.
     asked: Vec<NodeId>,
+    /// Who of them has said that he has none.
+    without: Vec<NodeId>,
+}
+
+/// Blocks that this replica can't give.
+#[derive(Clone, Copy, Debug)]
+struct Lack {
+    range: BlockRange,
+    why: Why,
+}
+
+/// Why it can't, with the version that the map has for them.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// They don't match their checksums.
+    Rotten(Version),
+    /// They are missing.
+    Missing(Version),
 }
 
 /// Who reads.
@@ -66,9 +86,7 @@ struct Held {
 #[derive(Debug)]
 struct Fetch {
     reading: Reading,
-    /// What is wanted, and the version that the map has for it (none: missing).
-    wanted: BlockRange,
-    version: Option<Version>,
+    lack: Lack,
     from: NodeId,
     since: Time,
     /// All that the reader wants, since there is no space for a repair.
@@ -121,7 +139,7 @@ impl Primary {
         id: RequestId,
         range: BlockRange,
     ) {
-        let reading = Reading { reader: Reader::Client(id), range, asked: Vec::new() };
+        let reading = Reading::new(Reader::Client(id), range);
         match self.last_overlapping(range).filter(|_| !mutated!(core, ReadUncommitted)) {
             Some(sequence) => self.reads.blocked.push((sequence, reading)),
             None => self.read(core, turn, reading),
@@ -136,7 +154,7 @@ impl Primary {
         node: NodeId,
         range: BlockRange,
     ) {
-        self.read(core, turn, Reading { reader: Reader::Join(node), range, asked: Vec::new() });
+        self.read(core, turn, Reading::new(Reader::Join(node), range));
     }
 
     fn read(&mut self, core: &mut Core, turn: &mut Turn<'_>, reading: Reading) {
@@ -158,13 +176,19 @@ impl Primary {
             Err(ReadFault::Failed) => return,
             Err(ReadFault::Corrupt { block, version }) => {
                 self.reads.active.remove(&token);
-                self.fetch(core, turn, reading, BlockRange::new(block, 1), Some(version));
+                let range = BlockRange::new(block, 1);
+                self.fetch(core, turn, reading, Lack { range, why: Why::Rotten(version) });
             }
             Ok(extents) => {
                 self.reads.active.remove(&token);
-                let missing = extents.iter().find(|extent| extent.version().is_none());
-                match missing.map(Extent::range) {
-                    Some(range) => self.fetch(core, turn, reading, range, None),
+                let missing = extents.iter().find_map(|extent| match extent {
+                    Extent::Missing { version, range } => {
+                        Some(Lack { range: *range, why: Why::Missing(*version) })
+                    }
+                    Extent::Data { .. } | Extent::Hole { .. } => None,
+                });
+                match missing {
+                    Some(lack) => self.fetch(core, turn, reading, lack),
                     None => self.finish_read(core, turn, reading.reader, extents),
                 }
             }
@@ -210,32 +234,25 @@ impl Primary {
         }
     }
 
-    /// Gets a good copy of `wanted` from the next in-sync replica that was not asked yet.
-    fn fetch(
-        &mut self,
-        core: &mut Core,
-        turn: &mut Turn<'_>,
-        mut reading: Reading,
-        wanted: BlockRange,
-        version: Option<Version>,
-    ) {
+    /// Gets a good copy of what is lacking from the next in-sync replica that was not asked yet.
+    fn fetch(&mut self, core: &mut Core, turn: &mut Turn<'_>, mut reading: Reading, lack: Lack) {
         let next = self.required.iter().map(|member| member.node).find(|&node| {
             !reading.asked.contains(&node)
                 && core.connected.contains(&node)
                 && self.counts(core, node)
         });
         let Some(from) = next else {
-            return self.give_up(core, turn, reading.reader, wanted.first);
+            return self.give_up(core, turn, &reading, lack);
         };
         reading.asked.push(from);
         let (since, direct) = (turn.now, false);
-        self.ask_for_blocks(core, turn, Fetch { reading, wanted, version, from, since, direct });
+        self.ask_for_blocks(core, turn, Fetch { reading, lack, from, since, direct });
     }
 
     fn ask_for_blocks(&mut self, core: &Core, turn: &mut Turn<'_>, fetch: Fetch) {
         self.reads.fetches += 1;
         let token = self.reads.fetches;
-        let range = if fetch.direct { fetch.reading.range } else { fetch.wanted };
+        let range = if fetch.direct { fetch.reading.range } else { fetch.lack.range };
         let from = fetch.from;
         self.reads.fetching.insert(token, fetch);
         let incarnation = self.peers.get(&from).and_then(|peer| peer.incarnation);
@@ -243,16 +260,40 @@ impl Primary {
         core.send(turn, from, incarnation, MessageBody::ReadBlocks(read));
     }
 
-    /// No in-sync replica has a good copy.
-    fn give_up(&mut self, core: &mut Core, turn: &mut Turn<'_>, reader: Reader, block: BlockIndex) {
+    /// No in-sync replica that can be asked has a good copy.
+    fn give_up(&mut self, core: &mut Core, turn: &mut Turn<'_>, reading: &Reading, lack: Lack) {
+        let block = lack.range.first;
         core.note(turn, Note::BlockLost { block });
-        match reader {
+        match reading.reader {
             Reader::Client(id) => {
                 let refusal = Refusal::Corrupt { slice: core.slice, block, node: core.me.node };
                 self.reply(turn, id, Outcome::Refused(refusal));
             }
-            // Left out, it would read as zeros on a joiner that never had it, or as what it was before.
-            Reader::Join(node) => self.stall_join(core, turn, node),
+            Reader::Join(node) => self.copy_without(core, turn, node, reading, lack),
+        }
+    }
+
+    /// Goes on with a join without a block that nobody can give now. Left out, it would read as zeros
+    /// on a joiner that never had it, or as what it was before; so it is copied as lost, if every
+    /// in-sync replica has said that it hasn't got it.
+    fn copy_without(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        node: NodeId,
+        reading: &Reading,
+        lack: Lack,
+    ) {
+        let has_none = |node| node == core.me.node || reading.without.contains(&node);
+        let everywhere = self.required.iter().all(|member| has_none(member.node));
+        if !everywhere || core.version < ClusterVersion::LOST_BLOCKS {
+            self.stall_join(core, turn, node);
+        } else if lack.range.count > 1 && !reading.without.is_empty() {
+            // Another replica may have some of them.
+            self.copy_singly(node, lack.range);
+        } else {
+            let (Why::Rotten(version) | Why::Missing(version)) = lack.why;
+            self.copy_lost(core, turn, node, lack.range, version);
         }
     }
 
@@ -268,7 +309,7 @@ impl Primary {
             return;
         }
         let Some(mut fetch) = self.reads.fetching.remove(&token) else { return };
-        let cost = space::cost_of_payload(fetch.wanted.bytes());
+        let cost = space::cost_of_payload(fetch.lack.range.bytes());
         if fetch.direct && covers(fetch.reading.range, &extents) {
             // What an in-sync replica has is at least all that is committed.
             return self.finish_read(core, turn, fetch.reading.reader, extents);
@@ -278,15 +319,18 @@ impl Primary {
             fetch.since = turn.now;
             return self.ask_for_blocks(core, turn, fetch);
         }
+        if !extents.iter().any(|extent| fetch.lack.is_met_by(extent)) {
+            fetch.reading.without.push(from);
+        }
         let mut repaired = false;
         for extent in extents {
             repaired |= repair(core, turn, &fetch, extent);
         }
         if repaired {
-            core.note(turn, Note::BlockRepaired { block: fetch.wanted.first, from });
+            core.note(turn, Note::BlockRepaired { block: fetch.lack.range.first, from });
             self.read(core, turn, fetch.reading);
         } else {
-            self.fetch(core, turn, fetch.reading, fetch.wanted, fetch.version);
+            self.fetch(core, turn, fetch.reading, fetch.lack);
         }
     }
 
@@ -301,7 +345,7 @@ impl Primary {
             .collect();
         for token in late {
             if let Some(fetch) = self.reads.fetching.remove(&token) {
-                self.fetch(core, turn, fetch.reading, fetch.wanted, fetch.version);
+                self.fetch(core, turn, fetch.reading, fetch.lack);
             }
         }
     }
@@ -311,16 +355,33 @@ impl Primary {
     }
 }
 
+impl Reading {
+    fn new(reader: Reader, range: BlockRange) -> Self {
+        Self { reader, range, asked: Vec::new(), without: Vec::new() }
+    }
+}
+
+impl Lack {
+    /// Whether the extent holds something of what is lacking, whatever its version: a replica that
+    /// lags behind, or a block that was overwritten meanwhile, doesn't mean that it is lost.
+    fn is_met_by(&self, extent: &Extent) -> bool {
+        is_sound(extent) && extent.range().overlaps(&self.range)
+    }
+}
+
+fn is_sound(extent: &Extent) -> bool {
+    match extent {
+        Extent::Data { data, .. } => data.first_corrupt().is_none(),
+        Extent::Hole { .. } => true,
+        Extent::Missing { .. } => false,
+    }
+}
+
 /// Whether the extents are whole, sound and all of `range`.
 fn covers(range: BlockRange, extents: &[Extent]) -> bool {
     let mut at = range.first;
     for extent in extents {
-        let sound = match extent {
-            Extent::Data { data, .. } => data.first_corrupt().is_none(),
-            Extent::Hole { .. } => true,
-            Extent::Missing { .. } => false,
-        };
-        if !sound || extent.range().first != at {
+        if !is_sound(extent) || extent.range().first != at {
             return false;
         }
         at = extent.range().end();
@@ -331,20 +392,29 @@ fn covers(range: BlockRange, extents: &[Extent]) -> bool {
 /// Appends a fetched extent where it fits; tells whether it did.
 fn repair(core: &mut Core, turn: &mut Turn<'_>, fetch: &Fetch, extent: Extent) -> bool {
     let range = extent.range();
-    let inside = fetch.wanted.first <= range.first && range.end() <= fetch.wanted.end();
-    let rotten = matches!(&extent, Extent::Data { data, .. } if data.first_corrupt().is_some());
-    if !inside || rotten {
+    let wanted = fetch.lack.range;
+    let inside = wanted.first <= range.first && range.end() <= wanted.end();
+    if !inside || !is_sound(&extent) {
         return false;
     }
-    let entry = match (fetch.version, extent) {
-        (Some(expected), Extent::Data { version, first, data }) if version == expected => {
-            Some(Entry::Repair { version, first, data })
+    let entry = match (fetch.lack.why, extent) {
+        (Why::Rotten(expected), Extent::Data { version, first, data }) if version == expected => {
+            Entry::Repair { version, first, data }
         }
         // Another version than the map has: it was overwritten meanwhile, or that replica lags.
-        (Some(_), _) => None,
-        (None, extent) => copy_entry(extent),
+        (Why::Rotten(_), _) => return false,
+        // What a replica in sync has is right, even where it is older than what was said to be lost:
+        // of a lost piece of the map only the newest version is known.
+        (Why::Missing(lost), Extent::Data { version, first, data }) if version < lost => {
+            Entry::Repair { version, first, data }
+        }
+        (Why::Missing(lost), Extent::Hole { version, range }) if version < lost => {
+            let zeros = vec![0; range.count as usize * BLOCK_SIZE];
+            let (first, data) = (range.first, Data::checksummed(zeros.into()));
+            Entry::Repair { version, first, data }
+        }
+        (Why::Missing(_), extent) => copy_entry(extent),
     };
-    let Some(entry) = entry else { return false };
     core.space.spend(space::cost_of_payload(entry.payload_bytes()));
     core.log.append_aside(turn.out, entry);
     true

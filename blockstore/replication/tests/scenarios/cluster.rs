@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooring_config::{Member, SliceConfig};
+use mooring_config::{ClusterVersion, Member, NEWEST_VERSION, SliceConfig};
 use mooring_replication::{
     BeaconCommand, BeaconEvent, BeaconMessage, Beacons, ClientEvent, ClientId, Command, Credential,
     Event, Mark, Message, Note, Opened, Operation, Options, Outcome, ProposalOutcome, Replica,
@@ -40,6 +40,8 @@ pub struct Cluster {
     pub replies: BTreeMap<RequestId, (u64, Reply)>,
     pub notes: Vec<(u64, Note)>,
     pub attachment: AttachmentEpoch,
+    /// What nodes may write.
+    pub version: ClusterVersion,
     pub next_number: u64,
     pub stream: u64,
     pub options: Options,
@@ -141,6 +143,7 @@ impl Cluster {
             replies: BTreeMap::new(),
             notes: Vec::new(),
             attachment: AttachmentEpoch(0),
+            version: NEWEST_VERSION,
             next_number: 0,
             stream: 1,
             options: Options::default(),
@@ -190,6 +193,7 @@ impl Cluster {
             held: Vec::new(),
         });
         self.at(RAFT_US, What::Opened { node: id });
+        self.event(id, Event::Version(self.version));
         self.event(id, Event::Tick);
         for other in self.ids() {
             if other != id && self.nodes[&other].process.is_some() {

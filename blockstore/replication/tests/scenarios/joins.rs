@@ -1,8 +1,12 @@
 //! Replicas that are brought level.
 
-use mooring_config::Member;
-use mooring_replication::{ClientEvent, Event, Io, IoError, IoId, Note, Outcome, Refusal};
-use mooring_terms::{AttachmentEpoch, Epoch, Incarnation, NodeId, PoolId, SliceIndex};
+use mooring_config::{ClusterVersion, Member};
+use mooring_replication::{
+    ClientEvent, Event, Io, IoError, IoId, Note, Operation, Outcome, Refusal,
+};
+use mooring_terms::{
+    AttachmentEpoch, BlockIndex, BlockRange, Epoch, Incarnation, NodeId, PoolId, SliceIndex,
+};
 
 use crate::cluster::{Cluster, write};
 
@@ -413,4 +417,92 @@ fn a_block_rotten_everywhere_is_an_error_that_names_it() {
     assert!(expected, "{outcome:?}");
     c.write(1, 12);
     assert_eq!(c.read(1), 12);
+}
+
+impl Cluster {
+    fn rot(&mut self, node: u64, block: u64) {
+        let node = self.nodes.get_mut(&node).expect("a node");
+        node.store.view.blocks.get_mut(&block).expect("it was written").rotten = true;
+    }
+
+    /// Reads a block that must be refused, and gives the block and the node that it names.
+    fn read_refused(&mut self, block: u64) -> (u64, u64) {
+        match self.ask(Operation::Read(BlockRange::new(BlockIndex(block), 1))) {
+            Outcome::Refused(Refusal::Corrupt { block, node, .. }) => (block.0, node.0),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    /// Node 1 goes on alone, and its only copy of block 1 rots, which node 2 has as it was before.
+    fn with_a_block_that_nobody_has(version: ClusterVersion) -> Self {
+        let mut c = Self::new(2);
+        c.version = version;
+        for node in 1..=2 {
+            c.event(node, Event::Version(version));
+        }
+        for block in 0..4 {
+            c.write(block, 10 + block);
+        }
+        c.kill(2);
+        c.run_until("alone", |c| c.in_sync() == [1]);
+        c.write(0, 20);
+        c.write(1, 21);
+        c.rot(1, 1);
+        c.rot(1, 2);
+        c
+    }
+}
+
+#[test]
+fn a_block_that_nobody_has_holds_no_join_up_and_is_an_error_wherever_it_is_read() {
+    let mut c = Cluster::with_a_block_that_nobody_has(ClusterVersion::LOST_BLOCKS);
+    c.start(2);
+    c.settle();
+    assert_eq!(c.in_sync(), [1, 2]);
+    assert_eq!((c.value_at(2, 0), c.value_at(2, 1)), (Some(20), None));
+    assert_eq!(c.read(2), 12, "what the joiner still had repairs the primary");
+    assert_eq!(c.read_refused(1), (1, 1));
+    c.event(1, Event::HandOver { to: NodeId(2) });
+    c.run_until("handed over", |c| c.primary() == Some(2));
+    assert_eq!(c.read_refused(1), (1, 2));
+    c.write(1, 31);
+    assert_eq!(c.read(1), 31);
+    c.check_replicas_agree();
+}
+
+#[test]
+fn a_lost_block_is_repaired_by_whoever_returns_with_it() {
+    let mut c = Cluster::new(2);
+    c.write(0, 10);
+    c.write(1, 11);
+    c.kill(2);
+    c.run_until("alone", |c| c.in_sync() == [1]);
+    c.write(0, 20);
+    // Nobody who is in sync has it, and a new replica learns that; node 2 has it still.
+    c.rot(1, 1);
+    place(&mut c);
+    c.run_until("two", |c| c.in_sync() == [1, 4]);
+    assert_eq!(c.value_at(4, 1), None);
+    assert_eq!(c.read_refused(1), (1, 1));
+    c.start(2);
+    c.settle();
+    assert_eq!(c.in_sync(), [1, 2, 4]);
+    assert_eq!(c.read(1), 11);
+    c.event(1, Event::HandOver { to: NodeId(4) });
+    c.run_until("handed over", |c| c.primary() == Some(4));
+    assert_eq!(c.read(1), 11);
+    c.check_replicas_agree();
+}
+
+#[test]
+fn nobody_is_told_of_lost_blocks_before_every_node_can_understand_it() {
+    let mut c = Cluster::with_a_block_that_nobody_has(ClusterVersion(1));
+    c.start(2);
+    c.run(10_000_000);
+    assert_eq!(c.in_sync(), [1], "the join waits");
+    for node in 1..=2 {
+        c.event(node, Event::Version(ClusterVersion::LOST_BLOCKS));
+    }
+    c.settle();
+    assert_eq!(c.in_sync(), [1, 2]);
 }

@@ -48,7 +48,10 @@ fn extents() -> Vec<Extent> {
     vec![
         Extent::Data { version: version(1, 2), first: BlockIndex(0), data: data_of(1, 2) },
         Extent::Hole { version: version(1, 3), range: BlockRange::new(BlockIndex(2), 9) },
-        Extent::Missing { range: BlockRange::new(BlockIndex(11), 1) },
+        Extent::Missing {
+            version: Version::new(Epoch(4), Sequence(40)),
+            range: BlockRange::new(BlockIndex(11), 1),
+        },
     ]
 }
 

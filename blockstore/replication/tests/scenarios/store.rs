@@ -105,6 +105,13 @@ impl Store {
     }
 }
 
+impl Slot {
+    /// Whether something of `version` takes its place; `there`: it isn't lost itself.
+    fn loses_to(&self, version: Version, there: bool) -> bool {
+        (version, there) > (self.version, !self.missing)
+    }
+}
+
 impl View {
     fn apply(&mut self, entry: &Entry) {
         match entry {
@@ -126,20 +133,30 @@ impl View {
             Entry::State(state) => self.state = state.clone(),
             Entry::Copy { version, first, data } => {
                 let version = *version;
-                self.put(*first, data, version, |slot| slot.missing || version > slot.version);
+                self.put(*first, data, version, |slot| slot.loses_to(version, true));
             }
             Entry::CopyHole { version, range } => {
                 let version = *version;
-                self.punch(*range, version, |slot| slot.missing || version > slot.version);
+                self.punch(*range, version, |slot| slot.loses_to(version, true));
+            }
+            Entry::CopyLost { version, range } => {
+                for block in range.first.0..range.end().0 {
+                    let slot = self.slot(block);
+                    if slot.loses_to(*version, false) {
+                        *slot =
+                            Slot { version: *version, data: None, missing: true, rotten: false };
+                    }
+                }
             }
             Entry::Repair { version, first, data } => {
                 let version = *version;
-                self.put(*first, data, version, |slot| !slot.missing && version == slot.version);
+                self.put(*first, data, version, |slot| slot.missing || version == slot.version);
             }
             Entry::Joined => self.joining = false,
             Entry::Supersede { after, state } => {
                 for slot in self.blocks.values_mut().filter(|slot| slot.version > *after) {
                     slot.missing = true;
+                    slot.version = Version::ZERO;
                 }
                 self.records.retain(|record| record.version <= *after);
                 self.joining = true;
@@ -195,7 +212,9 @@ impl View {
             let here = BlockRange::new(BlockIndex(block), 1);
             extents.push(match self.blocks.get(&block) {
                 None => Extent::Hole { version: Version::ZERO, range: here },
-                Some(slot) if slot.missing => Extent::Missing { range: here },
+                Some(Slot { version, missing: true, .. }) => {
+                    Extent::Missing { version: *version, range: here }
+                }
                 Some(slot) if slot.rotten => {
                     let (block, version) = (BlockIndex(block), slot.version);
                     return Err(ReadFault::Corrupt { block, version });
@@ -213,7 +232,7 @@ impl View {
 
     pub fn query(&self, query: Query, from: BlockIndex, limit: u64) -> Found {
         let matches = |slot: &Slot| match query {
-            Query::NewerThan(version) => !slot.missing && slot.version > version,
+            Query::NewerThan(version) => slot.version > version,
             Query::Missing => slot.missing,
         };
         let mut found = Found::default();

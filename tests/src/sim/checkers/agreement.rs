@@ -1,6 +1,7 @@
 //! Property: **in-sync replicas agree.** When nothing is under way, all in-sync replicas of a
 //! slice have the same last version, and block by block the same version and content; none is
-//! missing. And none is missing on a replica at the moment at which it is listed.
+//! missing. And none is missing on a replica at the moment at which it is listed. What has rotted
+//! may be, where the last good copy in sync went with it.
 
 use mooring_config::SliceConfig;
 use mooring_replication::ReadFault;
@@ -19,8 +20,10 @@ pub fn listed(
     (node, slice): (NodeId, SliceId),
     pool: &mut dyn Pool,
     blocks: &[BlockIndex],
+    may_rot: &dyn Fn(BlockIndex) -> bool,
 ) -> Checked {
-    let missing = blocks.iter().find(|block| look(pool, slice, **block) == Block::Missing);
+    let mut sound = blocks.iter().filter(|block| !may_rot(**block));
+    let missing = sound.find(|block| look(pool, slice, **block) == Block::Missing);
     match missing {
         None => Ok(()),
         Some(block) => {
@@ -33,7 +36,7 @@ pub fn listed(
 /// Compares the replica of `slice` on `node` with that of its primary.
 ///
 /// # Errors
-/// A violation. `may_rot` tells which blocks may be unreadable.
+/// A violation. `may_rot` tells which blocks may be unreadable or lost.
 pub fn compare(
     (slice, config): (SliceId, &SliceConfig),
     primary: &mut dyn Pool,
@@ -52,7 +55,9 @@ pub fn compare(
     }
     for block in blocks {
         let (here, there) = (look(primary, slice, *block), look(other, slice, *block));
-        let rotten = |block: &Block| matches!(block, Block::Unreadable(ReadFault::Corrupt { .. }));
+        let rotten = |block: &Block| {
+            matches!(block, Block::Missing | Block::Unreadable(ReadFault::Corrupt { .. }))
+        };
         if (rotten(&here) || rotten(&there)) && may_rot(*block) {
             continue;
         }

@@ -62,6 +62,7 @@ impl Lineage {
             Entry::State(_)
             | Entry::Copy { .. }
             | Entry::CopyHole { .. }
+            | Entry::CopyLost { .. }
             | Entry::Repair { .. }
             | Entry::Joined => {}
         }

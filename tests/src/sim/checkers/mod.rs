@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mooring_config::{ClusterState, Command as ConfigCommand, Response, SliceChange, SliceConfig};
 use mooring_replication::{ClientId, Message, Note, Reply, RequestId, RequestMessage};
 use mooring_terms::{
-    AttachmentEpoch, BlockIndex, Entry, Epoch, NodeId, SliceId, Time, Version, VolumeId,
+    AttachmentEpoch, BlockIndex, BlockRange, Entry, Epoch, NodeId, SliceId, Time, Version, VolumeId,
 };
 
 use self::cause::Openings;
@@ -61,7 +61,6 @@ pub struct Checkers {
     flushed: flushed::Flushed,
     resync: resync::Resync,
     asked: cause::Asked,
-    lost_a_block: bool,
     /// Replicas whose log had lost something to rot when they were last opened.
     damaged: BTreeSet<(SliceId, NodeId)>,
     /// Blocks that were made to rot.
@@ -80,7 +79,6 @@ impl Checkers {
             flushed: flushed::Flushed::default(),
             resync: resync::Resync::default(),
             asked: cause::Asked::default(),
-            lost_a_block: false,
             damaged: BTreeSet::new(),
             rotten: BTreeSet::new(),
         }
@@ -108,6 +106,9 @@ impl Checkers {
     ) -> Checked {
         for entry in entries {
             self.lineage.appended(node, slice, entry)?;
+            if let Entry::CopyLost { range, .. } = entry {
+                self.lost(node, slice, *range)?;
+            }
             if let Entry::Record { record, .. } = entry {
                 let fresh = self.writers.appended(node, slice, record, state)?;
                 if fresh && let Some(range) = record.range() {
@@ -116,6 +117,18 @@ impl Checkers {
             }
         }
         Ok(())
+    }
+
+    /// A replica learns that blocks are lost.
+    fn lost(&self, node: NodeId, slice: SliceId, range: BlockRange) -> Checked {
+        let mut blocks = (range.first.0..range.end().0).map(BlockIndex);
+        match blocks.find(|block| !self.may_be_rotten(slice, *block)) {
+            None => Ok(()),
+            Some(block) => {
+                let text = format!("{node:?} takes block {block} of {slice} for lost");
+                violated("nothing is lost but what has rotted", text)
+            }
+        }
     }
 
     /// A request has arrived at the node of a primary.
@@ -172,10 +185,6 @@ impl Checkers {
     /// A violation.
     pub fn noted(&mut self, node: NodeId, slice: SliceId, note: &Note, faults: &Active) -> Checked {
         match note {
-            Note::BlockLost { block } => {
-                self.lost_a_block |= self.may_be_rotten(slice, *block);
-                Ok(())
-            }
             Note::FalseTakeOver { from } => {
                 cause::false_take_over(&self.asked, slice, (node, *from), faults)
             }
@@ -201,12 +210,6 @@ impl Checkers {
     /// A node's pool has made durable whatever it had.
     pub fn synced(&mut self, node: NodeId, pool: &dyn Pool) {
         self.flushed.synced(node, pool);
-    }
-
-    /// Whether somewhere rot took the last good copy in sync of a block.
-    #[must_use]
-    pub fn lost_a_block(&self) -> bool {
-        self.lost_a_block
     }
 
     /// Whether rot took something out of the log of every replica that is in sync: then none of them
@@ -274,6 +277,7 @@ impl Checkers {
     /// A stored block has rotted.
     pub fn rotted(&mut self, node: NodeId, slice: SliceId, block: BlockIndex) {
         self.rotten.insert((slice, node, block));
+        self.resync.rotted(slice, block);
     }
 
     /// Whether a block of the slice has rotted already, on any node: a second one might take the

@@ -1,11 +1,11 @@
 //! Property: **resync copies only what changed.** Every block that a join copies was touched by a
-//! record newer than the version up to which the joiner was complete; and each is copied once, or
-//! once more for each time that the join was interrupted or fell behind.
+//! record newer than the version up to which the joiner was complete, or has rotted somewhere, so
+//! that the joiner may miss it; and each is copied once, or once more for each time that the join was interrupted or fell behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mooring_replication::{JoinId, Message, MessageBody};
-use mooring_terms::{BLOCK_SIZE, BlockRange, NodeId, SliceId, Version};
+use mooring_terms::{BLOCK_SIZE, BlockIndex, BlockRange, NodeId, SliceId, Version};
 
 use super::{Checked, violated};
 
@@ -27,9 +27,15 @@ struct Join {
 pub struct Resync {
     ranges: BTreeMap<SliceId, BTreeMap<Version, BlockRange>>,
     joins: BTreeMap<(SliceId, NodeId), Join>,
+    rotten: BTreeMap<SliceId, BTreeSet<u64>>,
 }
 
 impl Resync {
+    /// A stored block has rotted.
+    pub fn rotted(&mut self, slice: SliceId, block: BlockIndex) {
+        self.rotten.entry(slice).or_default().insert(block.0);
+    }
+
     /// A record was ordered.
     pub fn written(&mut self, slice: SliceId, version: Version, range: BlockRange) {
         self.ranges.entry(slice).or_default().insert(version, range);
@@ -39,7 +45,8 @@ impl Resync {
         let newer = self.ranges.get(&slice).into_iter().flat_map(|ranges| {
             ranges.iter().filter(move |(version, _)| **version > after).map(|(_, range)| *range)
         });
-        newer.flat_map(|range| range.first.0..range.end().0).collect()
+        let rotten = self.rotten.get(&slice).into_iter().flatten().copied();
+        newer.flat_map(|range| range.first.0..range.end().0).chain(rotten).collect()
     }
 
     /// A join starts: what is newer than the common position `after` is superseded.

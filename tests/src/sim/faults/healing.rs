@@ -19,6 +19,9 @@ impl Sim {
             Ease::Die(node) => self.die(node),
             Ease::HalfCut(slice, node) => self.half_cut(slice, node),
             Ease::WriteAt(slice, node) => self.write_on(slice, node),
+            Ease::RotEverywhere(slice) => {
+                self.rot_everywhere(slice);
+            }
             _ => {}
         }
     }
@@ -68,7 +71,8 @@ impl Sim {
             | Ease::Lone(..)
             | Ease::Die(_)
             | Ease::HalfCut(..)
-            | Ease::WriteAt(..) => {
+            | Ease::WriteAt(..)
+            | Ease::RotEverywhere(_) => {
                 if self.phase == Phase::Faults {
                     self.go_on_with(ease);
                 }

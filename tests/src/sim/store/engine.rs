@@ -13,8 +13,8 @@ use mooring_engine::{
 };
 use mooring_replication::{Found, Opened, Query, ReadFault};
 use mooring_terms::{
-    BLOCK_SIZE, BlockIndex, BlockRange, Entry, Extent, Record, Sequence, SliceId, SliceIndex,
-    VolumeId,
+    BLOCK_SIZE, BlockIndex, BlockRange, Body, Data, Entry, Epoch, Extent, Record, Sequence,
+    SliceId, SliceIndex, Version, VolumeId,
 };
 
 use super::{AppendFault, Pool};
@@ -120,6 +120,19 @@ impl EnginePool {
         self.promised.clear();
     }
 
+    /// Overwrites a few blocks of nobody's, so that there is something to reclaim.
+    fn overwrite(&self) -> bool {
+        let Some(pool) = self.pool.as_ref().filter(|_| !self.full) else { return false };
+        let Ok(info) = pool.replica(FILLER) else { return false };
+        let version = Version::new(Epoch(1), info.last.sequence.next());
+        let bytes = vec![version.sequence.0 as u8 | 1; 4 * BLOCK_SIZE];
+        let body = Body::Write { first: BlockIndex(0), data: Data::checksummed(bytes.into()) };
+        let entry = Entry::Record { record: Record { version, body }, state: None };
+        let written = pool.append(FILLER, &[entry]).is_ok();
+        pool.committed(FILLER, version.sequence);
+        written
+    }
+
     /// Takes `bytes` off what is promised, here and in the engine.
     fn promised_less(&mut self, slice: SliceId, bytes: u64) {
         let promised = self.promised.entry(slice).or_default();
@@ -173,6 +186,7 @@ impl Pool for EnginePool {
             checkpoint_bytes: 3 * SEGMENT_BYTES,
             opening: self.prng.next(),
             zero_ahead: false,
+            counts: true,
         };
         match mooring_engine::Pool::open(self.disk.clone(), options) {
             Ok((pool, _)) => {
@@ -272,7 +286,7 @@ impl Pool for EnginePool {
             ReadContent::Data(data) => {
                 Extent::Data { version: part.version, first: part.range.first, data }
             }
-            ReadContent::Missing => Extent::Missing { range: part.range },
+            ReadContent::Missing => Extent::Missing { version: part.version, range: part.range },
         });
         Ok(extents.collect())
     }
@@ -359,7 +373,7 @@ impl Pool for EnginePool {
                 while works() {}
                 return true;
             }
-            if !works() {
+            if !works() && !self.overwrite() {
                 return false;
             }
         }

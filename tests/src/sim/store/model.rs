@@ -36,7 +36,8 @@ struct Replica {
     last: Version,
     state: Option<Bytes>,
     cells: BTreeMap<BlockIndex, Cell>,
-    missing: BTreeSet<BlockIndex>,
+    /// What isn't here, and the oldest version that takes its place.
+    missing: BTreeMap<BlockIndex, Version>,
     /// Blocks that ever held data.
     written: BTreeSet<BlockIndex>,
     records: BTreeMap<Sequence, Record>,
@@ -70,8 +71,8 @@ impl Replica {
 
     /// Whether a copy of `version` belongs into the map.
     fn wants(&self, block: BlockIndex, version: Version) -> bool {
-        self.missing.contains(&block)
-            || version > self.cells.get(&block).map_or(Version::ZERO, |cell| cell.version)
+        let present = self.cells.get(&block).map_or(Version::ZERO, |cell| cell.version);
+        self.missing.get(&block).map_or(version > present, |least| version >= *least)
     }
 
     fn apply(&mut self, entry: &Entry) {
@@ -95,7 +96,18 @@ impl Replica {
                 }
             }
             Entry::CopyHole { version: Version::ZERO, range } => {
-                self.missing.retain(|block| !range.contains(*block));
+                self.missing
+                    .retain(|block, least| !range.contains(*block) || *least > Version::ZERO);
+            }
+            Entry::CopyLost { version, range } => {
+                for block in blocks(*range) {
+                    let present = self.cells.get(&block).map(|cell| cell.version);
+                    let known = present.max(self.missing.get(&block).copied());
+                    if known < Some(*version) {
+                        self.cells.remove(&block);
+                        self.missing.insert(block, *version);
+                    }
+                }
             }
             Entry::CopyHole { version, range } => {
                 for block in blocks(*range) {
@@ -106,7 +118,10 @@ impl Replica {
             }
             Entry::Repair { version, first, data } => {
                 for (i, block) in blocks(BlockRange::new(*first, data.blocks())).enumerate() {
-                    if self.cells.get(&block).is_some_and(|cell| cell.version == *version) {
+                    let cell = self.cells.get(&block);
+                    if self.missing.contains_key(&block)
+                        || cell.is_some_and(|cell| cell.version == *version)
+                    {
                         self.put(block, *version, Some(data.slice(i, 1)));
                     }
                 }
@@ -121,7 +136,10 @@ impl Replica {
                     .collect();
                 for block in newer {
                     self.cells.remove(&block);
-                    self.missing.insert(block);
+                    self.missing.insert(block, Version::ZERO);
+                }
+                for least in self.missing.values_mut().filter(|least| **least > *after) {
+                    *least = Version::ZERO;
                 }
                 self.records.retain(|sequence, _| *sequence <= after.sequence);
                 self.last = *after;
@@ -346,8 +364,8 @@ impl Pool for ModelPool {
         let mut extents: Vec<Extent> = Vec::new();
         for block in blocks(range) {
             let one = BlockRange::new(block, 1);
-            if replica.missing.contains(&block) {
-                extents.push(Extent::Missing { range: one });
+            if let Some(version) = replica.missing.get(&block) {
+                extents.push(Extent::Missing { version: *version, range: one });
                 continue;
             }
             let Some(cell) = replica.cells.get(&block) else {
@@ -378,10 +396,13 @@ impl Pool for ModelPool {
         let replica = self.replicas.get(&slice).ok_or(ReadFault::Failed)?;
         let all: Vec<BlockIndex> = match query {
             Query::NewerThan(version) => {
-                let newer = replica.cells.range(from..).filter(|(_, cell)| cell.version > version);
-                newer.map(|(block, _)| *block).collect()
+                let cells = replica.cells.range(from..).map(|(block, cell)| (block, &cell.version));
+                let all = cells.chain(replica.missing.range(from..));
+                let newer: BTreeSet<BlockIndex> =
+                    all.filter(|(_, of)| **of > version).map(|(block, _)| *block).collect();
+                newer.into_iter().collect()
             }
-            Query::Missing => replica.missing.range(from..).copied().collect(),
+            Query::Missing => replica.missing.range(from..).map(|(block, _)| *block).collect(),
         };
         let limit = usize::try_from(limit_blocks.max(1)).unwrap_or(usize::MAX);
         let next = all.get(limit).copied();
