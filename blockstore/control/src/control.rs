@@ -33,6 +33,7 @@ use crate::proto::{Outcome, PING, PROPOSE, READ, ReadAnswer, decode, encode};
 use crate::raft::batch::Batcher;
 use crate::raft::network::Network;
 use crate::raft::quorum::has_quorum;
+use crate::raft::services::ReadIndex;
 use crate::raft::{Raft, members, services};
 use crate::rpc::Rpc;
 use crate::store::{self, ENTRIES_KEPT, Published, SNAPSHOT_EVERY};
@@ -90,6 +91,7 @@ pub struct Control {
     timings: Timings,
     rpc: Arc<Rpc>,
     raft: Raft,
+    read_index: ReadIndex,
     batcher: Arc<Batcher>,
     contacts: Arc<Contacts>,
     published: watch::Receiver<Published>,
@@ -107,6 +109,7 @@ impl Control {
         let Options { node, boot, store: path, timings } = options;
         let opened = tokio::task::spawn_blocking(move || store::open(&path, node)).await;
         let (log, machine) = opened.map_err(|error| stopped(&error))??;
+        let led = log.leadership(node);
         let published = machine.watch();
         let closed = machine.closed();
         let config = openraft::Config {
@@ -132,13 +135,15 @@ impl Control {
             Raft::new(node.0, config, network, log, machine).await.map_err(|e| stopped(&e))?;
         let batcher =
             Batcher::start(raft.clone(), Arc::clone(&contacts), published.clone(), timings);
-        services::serve(&rpc, &raft, &batcher, timings);
+        let read_index = ReadIndex { raft: raft.clone(), timings, led };
+        services::serve(&rpc, &raft, &batcher, &read_index);
         let control = Arc::new(Self {
             node,
             boot,
             timings,
             rpc,
             raft,
+            read_index,
             batcher,
             contacts,
             published,
@@ -256,9 +261,7 @@ impl Control {
             let attempt = left.min(self.timings.attempt());
             let answer = match search.next(self) {
                 None => None,
-                Some(node) if node == self.node => {
-                    Some(services::read_index(&self.raft, self.timings).await)
-                }
+                Some(node) if node == self.node => Some(self.read_index.ask().await),
                 Some(node) => match self.rpc.call(node, READ, Bytes::new(), attempt).await {
                     Ok(answer) => decode(&answer).ok(),
                     Err(_) => None,

@@ -19,12 +19,13 @@ use crate::rpc::{Malformed, Rpc, Service};
 use crate::timing::Timings;
 
 /// Answers all of Raft's requests with `raft` from now on.
-pub(crate) fn serve(rpc: &Rpc, raft: &Raft, batcher: &Arc<Batcher>, timings: Timings) {
+pub(crate) fn serve(rpc: &Rpc, raft: &Raft, batcher: &Arc<Batcher>, read: &ReadIndex) {
+    let timings = read.timings;
     rpc.serve(APPEND, Arc::new(Append(raft.clone())));
     rpc.serve(VOTE, Arc::new(Vote(raft.clone())));
     rpc.serve(SNAPSHOT, Arc::new(Snapshot(raft.clone())));
     rpc.serve(PROPOSE, Arc::new(Propose { batcher: Arc::clone(batcher), timings }));
-    rpc.serve(READ, Arc::new(Read { raft: raft.clone(), timings }));
+    rpc.serve(READ, Arc::new(read.clone()));
     rpc.serve(PING, Arc::new(Ping));
 }
 
@@ -75,20 +76,39 @@ impl Service for Propose {
     }
 }
 
-struct Read {
-    raft: Raft,
-    timings: Timings,
+/// Says, on the leader, from which index on a state is current.
+#[derive(Clone)]
+pub(crate) struct ReadIndex {
+    pub(crate) raft: Raft,
+    pub(crate) timings: Timings,
+    /// The term in which this node led before it was started, if it did, and the last entry of its log
+    /// then. openraft lets it lead on in that term, and takes the first entry of the term for enough:
+    /// but whatever was in the log may have been committed, and answered, before the start, while the
+    /// committed position on the disk lags behind.
+    pub(crate) led: Option<(u64, u64)>,
 }
 
 #[async_trait]
-impl Service for Read {
+impl Service for ReadIndex {
     async fn call(&self, _from: NodeId, _body: Bytes) -> Result<Bytes, Malformed> {
-        Ok(encode(&read_index(&self.raft, self.timings).await))
+        Ok(encode(&self.ask().await))
     }
 }
 
-/// The index that a linearizable read needs; asks a majority whether this node still leads.
-pub(crate) async fn read_index(raft: &Raft, timings: Timings) -> ReadAnswer {
+impl ReadIndex {
+    /// The index that a linearizable read needs; asks a majority whether this node still leads.
+    pub(crate) async fn ask(&self) -> ReadAnswer {
+        let term = self.raft.metrics().borrow().current_term;
+        // In a later term of its own the first entry is a new one.
+        let least = self.led.filter(|(led, _)| term <= *led).map_or(0, |(_, last)| last);
+        match read_index(&self.raft, self.timings).await {
+            ReadAnswer::Index(index) => ReadAnswer::Index(index.max(least)),
+            other => other,
+        }
+    }
+}
+
+async fn read_index(raft: &Raft, timings: Timings) -> ReadAnswer {
     let limit = timings.quorum_lost_after().max(Duration::from_millis(500));
     match tokio::time::timeout(limit, raft.get_read_log_id()).await {
         Ok(Ok((read, _))) => ReadAnswer::Index(read.map_or(0, |id| id.index)),

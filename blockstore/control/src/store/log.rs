@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use mooring_terms::NodeId;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
     ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, StorageError, Vote,
@@ -37,6 +38,16 @@ pub(crate) struct LogStore {
 impl LogStore {
     pub(super) fn new(log: Arc<RwLock<Log>>, writer: Writer) -> Self {
         Self { log, writer }
+    }
+
+    /// The term in which `node` leads, if the file says that it does, and the index of the log's last
+    /// entry.
+    pub(crate) fn leadership(&self, node: NodeId) -> Option<(u64, u64)> {
+        let log = self.log.read();
+        let vote = log.vote.filter(|vote| vote.committed && vote.leader_id.node_id == node.0)?;
+        let last = log.entries.last_key_value().map(|(index, _)| *index);
+        let last = last.or(log.purged.map(|purged| purged.index)).unwrap_or(0);
+        Some((vote.leader_id.term, last))
     }
 }
 

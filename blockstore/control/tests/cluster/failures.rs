@@ -203,3 +203,22 @@ async fn the_leader_never_finds_itself_gone() {
         assert!(refused.to_string().contains(&format!("attached to node n{leader}")), "{refused}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_seen_right_after_a_restart() {
+    let mut c = Cluster::of(3).await;
+    for round in 0..8 {
+        let leader = c.leader().expect("all nodes are up");
+        // The committed position is written with the next entry, or a little later: this is the first.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        for part in ["before", "after"] {
+            c.label(leader, "round", &format!("{part} {round}")).await;
+        }
+        c.kill(leader).await;
+        c.start(leader).await;
+        let state = c.at(leader).read_linearizable().await.unwrap();
+        let label = state.node(NodeId(1)).and_then(|node| node.label("round"));
+        assert_eq!(label, Some(format!("after {round}").as_str()));
+        c.until("somebody leads", |c| c.leader().is_some()).await;
+    }
+}

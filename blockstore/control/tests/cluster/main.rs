@@ -116,6 +116,14 @@ impl Cluster {
         self.dir.path().join(format!("node{number}.redb"))
     }
 
+    /// Stops a node as `kill -9` does: what its store had not written by now is gone.
+    pub async fn kill(&mut self, number: u64) {
+        let (path, copy) = (self.store(number), self.store(number).with_extension("copy"));
+        std::fs::copy(&path, &copy).unwrap();
+        self.stop(number).await;
+        std::fs::rename(copy, path).unwrap();
+    }
+
     /// Admits a node through `through`, and starts it.
     pub async fn join(&mut self, number: u64, through: u64) {
         let admission = Admission { token: TOKEN, node: new_node(number) };

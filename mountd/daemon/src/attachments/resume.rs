@@ -88,8 +88,6 @@ impl Attachments {
         let over = loop {
             match self.node.control().read_linearizable().await {
                 Ok(state) => match state.volume(note.volume) {
-                    // From before the attachment was granted: this node has not caught up yet.
-                    Some(row) if row.last_attachment < note.epoch => {}
                     Some(row) => {
                         break row.attachment.is_none_or(|held| {
                             held.node != self.node.id() || held.epoch != note.epoch
