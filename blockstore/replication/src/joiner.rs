@@ -207,6 +207,7 @@ impl Joiner {
             Taken::Known => self.acknowledge(core, turn, false),
             Taken::Gap => self.acknowledge(core, turn, true),
             // To be said again when there is space.
+            Taken::NoSpace if mutated!(core, DroppedForgotten) => {}
             Taken::NoSpace => {
                 self.dropped = append.records.iter().map(space::cost).max().unwrap_or(0);
             }
@@ -408,7 +409,9 @@ impl Joiner {
         core.vouch(turn, Some(self.epoch), vec![self.primary]);
         // What it said under the epoch before went unheard at a primary of this one, be it the first
         // word or one in the middle of a join.
-        core.hello(turn, self.primary, false);
+        if !mutated!(core, JoinerSilent) {
+            core.hello(turn, self.primary, false);
+        }
     }
 }
 

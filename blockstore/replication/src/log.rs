@@ -100,6 +100,24 @@ impl Log {
         self.push(out, Entry::State(state))
     }
 
+    /// This replica is the history now, with whatever it has. What a join has brought of what is newer
+    /// than the version up to which it is whole is not all of it: nobody may think to have it in common.
+    pub(crate) fn give_tail_up(&mut self, out: &mut Vec<Command>) {
+        if self.is_whole() {
+            return;
+        }
+        let complete_to = self.state.complete_to(self.last);
+        history::truncate(&mut self.state.epochs, complete_to.sequence);
+        self.last = complete_to;
+        if !history::is_sound(&self.state.epochs, complete_to) {
+            self.state.epochs.clear();
+            self.last = Version::ZERO;
+        }
+        self.cut(self.last.sequence);
+        let (last, state) = (self.last, self.state.encode());
+        self.push(out, Entry::Position { last, state });
+    }
+
     /// Every block is here, or is never to be copied: a join that was under way is over. The state
     /// is written with the next note.
     pub(crate) fn end_join(&mut self, out: &mut Vec<Command>) {

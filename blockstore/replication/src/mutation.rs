@@ -43,6 +43,21 @@ pub enum Mutation {
     /// Resync leaves blocks out that are lost.
     /// Breaks: reads are linearizable (what the joiner had before comes back).
     LostNotCopied,
+    /// A primary asks a joiner what it misses while copies are on the way to it.
+    /// Breaks: resync copies only what changed.
+    MissingAskedEarly,
+    /// A primary tells a joiner only once from where records follow.
+    /// Breaks: liveness after healing (the stream that it went on may break).
+    JoinFromOnce,
+    /// A joiner without space doesn't remember that it has dropped records.
+    /// Breaks: liveness after healing.
+    DroppedForgotten,
+    /// A joiner says nothing when its primary begins another epoch, and a primary doesn't ask.
+    /// Breaks: liveness after healing.
+    JoinerSilent,
+    /// A repair is appended without space set aside for it.
+    /// Breaks: no ENOSPC behind a sequence.
+    RepairUnpaid,
     /// A restarted primary goes on in its old epoch, with the sequences that its log now ends at.
     /// Breaks: one version, one write; an acknowledged write survives a reboot.
     SequenceReused,
@@ -50,7 +65,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::AcknowledgeEarly,
         Self::FlushAtReceived,
         Self::EpochUnchecked,
@@ -63,6 +78,11 @@ impl Mutation {
         Self::SealLost,
         Self::JoinedEarly,
         Self::LostNotCopied,
+        Self::MissingAskedEarly,
+        Self::JoinFromOnce,
+        Self::DroppedForgotten,
+        Self::JoinerSilent,
+        Self::RepairUnpaid,
         Self::SequenceReused,
     ];
 }

@@ -119,6 +119,10 @@ pub(crate) struct Primary {
 impl Primary {
     /// A primary that was none before.
     pub(crate) fn new(core: &mut Core, turn: &mut Turn<'_>) -> Self {
+        // Only a declared loss makes an incomplete replica primary.
+        if !mutated!(core, JoinedEarly) {
+            core.log.give_tail_up(turn.out);
+        }
         let mut primary = Self::bare(core, turn);
         primary.learn_seal(core);
         primary.raise(core, turn);

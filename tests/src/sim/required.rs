@@ -54,6 +54,7 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Situation, "client crashed"),
     (Kind::Situation, "client begins after a lost tail"),
     (Kind::Situation, "a joiner learns that a block is lost"),
+    (Kind::Situation, "crash point compared"),
     (Kind::Transition, "primary: raising"),
     (Kind::Transition, "primary: pulling"),
     (Kind::Transition, "primary: opening"),
@@ -92,6 +93,11 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Transition, "replica taken away"),
     (Kind::Transition, "pool full"),
     (Kind::Transition, "block repaired"),
+    (Kind::Transition, "block lost"),
+    (Kind::Transition, "idle"),
+    (Kind::Transition, "client connects again"),
+    (Kind::Transition, "raft: leader elected"),
+    (Kind::Transition, "proposal without a leader"),
     (Kind::Transition, "too few"),
     (Kind::Event, "config"),
     (Kind::Event, "version"),
@@ -143,6 +149,7 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Command, "client: done"),
     (Kind::Command, "client: sealed"),
     (Kind::Command, "client: fenced"),
+    (Kind::Command, "client: tail lost"),
     (Kind::Message, "hello"),
     (Kind::Message, "newer"),
     (Kind::Message, "raise"),
@@ -178,6 +185,7 @@ pub const REQUIRED: &[(Kind, &str)] = &[
     (Kind::Operation, "fenced"),
     (Kind::Operation, "no space"),
     (Kind::Operation, "tail lost"),
+    (Kind::Operation, "corrupt"),
 ];
 
 /// What the design says that the simulator must reach, each with what counts it.

@@ -119,6 +119,21 @@ fn a_slice_with_another_epoch_counts_as_silent_and_its_neighbours_do_not() {
 }
 
 #[test]
+fn what_was_answered_stays_so_when_another_peer_is_placed() {
+    let mut pair = Pair::new();
+    pair.vouch(0, 1, 3);
+    pair.vouch(1, 1, 3);
+    pair.run(500);
+    let (answered, heard) = (pair.answered(0, 1, 3), pair.heard(0, 1, 3));
+    assert!(answered.is_some() && heard.is_some());
+    let peers = vec![Pair::id(1), NodeId(9)];
+    let event = BeaconEvent::Vouch { slice: slice(1), epoch: Some(Epoch(3)), peers };
+    pair.give(0, event);
+    assert!(pair.answered(0, 1, 3) >= answered);
+    assert!(pair.heard(0, 1, 3) >= heard);
+}
+
+#[test]
 fn an_answer_speaks_only_for_what_was_vouched_for_when_the_beacon_was_sent() {
     let mut pair = Pair::new();
     pair.vouch(0, 1, 3);

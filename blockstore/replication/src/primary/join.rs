@@ -56,6 +56,8 @@ pub(super) struct Join {
     /// When the joiner last did anything for it.
     progress: Time,
     stalled_until: Option<Time>,
+    /// Since when a block can't be copied and a replica in sync can't be asked for it.
+    silent_since: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +192,7 @@ impl Primary {
             copied_bytes: 0,
             progress: turn.now,
             stalled_until: None,
+            silent_since: None,
         });
         self.reads.forget_join(node);
         let begin = JoinBegin { join: id, after };
@@ -211,6 +214,9 @@ impl Primary {
             return;
         }
         if join.stage == Stage::Copying {
+            if mutated!(core, JoinFromOnce) {
+                return;
+            }
             // `JoinFrom` was lost with its stream: nothing that was sent behind it counted.
             join.restart_sweep();
             self.reads.forget_join(node);
@@ -284,7 +290,7 @@ impl Primary {
             let query = Query::NewerThan(join.after);
             let limit_blocks = core.options.copy_step_blocks * 8;
             turn.out.push(Command::Query { token, query, from, limit_blocks });
-        } else if !join.on_the_way.is_empty() {
+        } else if !join.on_the_way.is_empty() && !mutated!(core, MissingAskedEarly) {
             // What is on the way is no longer missing once it has come.
         } else if let Some(from) = join.missing {
             join.pending = Pending::Missing;
@@ -459,6 +465,21 @@ impl Primary {
                 && peer.flow.is_some()
                 && peer.join.as_ref().is_some_and(Join::is_done)
         })
+    }
+
+    /// Whether a block that nobody gives is to wait for replicas in sync that can't be asked, if there
+    /// are any such.
+    pub(super) fn waits_for(
+        &mut self,
+        core: &Core,
+        turn: &Turn<'_>,
+        node: NodeId,
+        silent: bool,
+    ) -> bool {
+        let join = self.peers.get_mut(&node).and_then(|peer| peer.join.as_mut());
+        let Some(join) = join.filter(|_| silent) else { return false };
+        let since = *join.silent_since.get_or_insert(turn.now);
+        turn.now < since + core.options.lease * 2
     }
 
     /// A block can't be copied now: tries again later.

@@ -275,7 +275,8 @@ impl Primary {
 
     /// Goes on with a join without a block that nobody can give now. Left out, it would read as zeros
     /// on a joiner that never had it, or as what it was before; so it is copied as lost, if every
-    /// in-sync replica has said that it hasn't got it.
+    /// in-sync replica that can be asked has said that it hasn't got it. Those that can't be are waited
+    /// for, but not for ever: whoever returns with it repairs it.
     fn copy_without(
         &mut self,
         core: &mut Core,
@@ -284,9 +285,12 @@ impl Primary {
         reading: &Reading,
         lack: Lack,
     ) {
-        let has_none = |node| node == core.me.node || reading.without.contains(&node);
-        let everywhere = self.required.iter().all(|member| has_none(member.node));
-        if !everywhere || core.version < ClusterVersion::LOST_BLOCKS {
+        let others = self.required.iter().map(|member| member.node);
+        let (answer, silent): (Vec<_>, Vec<_>) = others
+            .filter(|other| *other != node && !reading.without.contains(other))
+            .partition(|other| core.connected.contains(other) && self.counts(core, *other));
+        let waits = !answer.is_empty() || self.waits_for(core, turn, node, !silent.is_empty());
+        if waits || core.version < ClusterVersion::LOST_BLOCKS {
             self.stall_join(core, turn, node);
         } else if lack.range.count > 1 && !reading.without.is_empty() {
             // Another replica may have some of them.
@@ -314,7 +318,8 @@ impl Primary {
             // What an in-sync replica has is at least all that is committed.
             return self.finish_read(core, turn, fetch.reading.reader, extents);
         }
-        if !fetch.direct && !extents.is_empty() && core.space.reserved < cost {
+        let unpaid = core.space.reserved < cost && !mutated!(core, RepairUnpaid);
+        if !fetch.direct && !extents.is_empty() && unpaid {
             fetch.direct = true;
             fetch.since = turn.now;
             return self.ask_for_blocks(core, turn, fetch);

@@ -73,7 +73,8 @@ impl Replica {
             before.epoch.next() == config.epoch && before.primary == config.primary
         });
         if config.tail_lost == config.epoch && config.primary == core.me.node {
-            core.note(turn, Note::TailLost { last: core.log.last });
+            let last = core.log.state.complete_to(core.log.last);
+            core.note(turn, Note::TailLost { last });
         }
         core.config = Some(config);
         self.role = self.next_role(turn, old, stays);

@@ -291,6 +291,29 @@ fn an_accepted_loss_makes_an_older_replica_the_history() {
 }
 
 #[test]
+fn an_accepted_loss_of_a_replica_that_was_being_brought_level_leaves_all_alike() {
+    let mut c = Cluster::new(2);
+    for value in [1, 2] {
+        for block in 0..600 {
+            c.write(block, value);
+        }
+        if value == 1 {
+            c.kill(2);
+        }
+    }
+    c.start(2);
+    c.run_until("half level", |c| c.value_at(2, 0) == Some(2));
+    c.kill(1);
+    assert_eq!(c.value_at(2, 599), Some(1), "the join isn't over");
+    c.accept_loss(2, AttachmentEpoch(0));
+    assert_eq!(c.read(599), 1);
+    c.start(1);
+    c.settle();
+    assert_eq!(c.value_at(1, 599), Some(1), "what the survivor never got is given up");
+    c.check_replicas_agree();
+}
+
+#[test]
 fn an_accepted_loss_brings_no_earlier_attachment_back() {
     let mut c = Cluster::new(2);
     c.seal(1);
