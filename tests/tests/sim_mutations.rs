@@ -26,6 +26,8 @@ const FLUSHED: &str = "flushed is durable";
 const VERSIONS: &str = "one content per version";
 const FENCED: &str = "fenced never writes";
 const POOL: &str = "a pool holds what it was given";
+const LIVENESS: &str = "liveness after healing";
+const SPACE: &str = "space";
 const GARBLED: &str = "a corrupt block is never returned";
 
 /// Gives the faults that a bug hides behind a larger part in every plan.
@@ -121,6 +123,17 @@ fn discards_left_out_of_resync_are_found() {
 fn lost_blocks_left_out_of_resync_are_found() {
     let kinds = [FaultKind::Rot, FaultKind::RotEverywhere, FaultKind::PowerCut];
     caught(Mutation::LostNotCopied, &kinds, &[READS, AGREE]);
+}
+
+#[test]
+fn a_joiner_that_is_silent_in_a_new_epoch_is_found() {
+    let kinds = [FaultKind::Kill, FaultKind::Stop, FaultKind::HandOver];
+    caught(Mutation::JoinerSilent, &kinds, &[LIVENESS]);
+}
+
+#[test]
+fn a_repair_without_space_set_aside_is_found() {
+    caught(Mutation::RepairUnpaid, &[FaultKind::FillPool, FaultKind::Rot], &[SPACE]);
 }
 
 #[test]

@@ -29,8 +29,8 @@ fn main() -> ExitCode {
     config.acl = SessionACL::All;
     config.n_threads = Some(2);
     config.clone_fd = true;
-    let served = Passthrough::new(source)
-        .and_then(|file_system| fuser::mount(file_system, point, &config));
+    let served =
+        Passthrough::new(source).and_then(|file_system| fuser::mount(file_system, point, &config));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

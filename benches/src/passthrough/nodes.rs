@@ -25,11 +25,7 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self {
-            by_number: DashMap::new(),
-            by_identity: DashMap::new(),
-            root: Arc::new(root),
-        }
+        Self { by_number: DashMap::new(), by_identity: DashMap::new(), root: Arc::new(root) }
     }
 
     /// The descriptor of a node (opened with O_PATH).

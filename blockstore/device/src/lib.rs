@@ -70,7 +70,7 @@ mod user;
 
 pub use device::{Device, DeviceHost, DeviceKind, DeviceStats, Swept};
 pub use error::DeviceError;
-pub use io::{BlockIo, BlockRequest, Done, Extent, IoError, ReadDone, StatusDone};
 pub use fuse::Limits;
+pub use io::{BlockIo, BlockRequest, Done, Extent, IoError, ReadDone, StatusDone};
 pub use loopdev::{Handover, LoopDevice, LoopHost, LoopOptions};
 pub use user::User;

@@ -207,7 +207,6 @@ impl Joiner {
             Taken::Known => self.acknowledge(core, turn, false),
             Taken::Gap => self.acknowledge(core, turn, true),
             // To be said again when there is space.
-            Taken::NoSpace if mutated!(core, DroppedForgotten) => {}
             Taken::NoSpace => {
                 self.dropped = append.records.iter().map(space::cost).max().unwrap_or(0);
             }

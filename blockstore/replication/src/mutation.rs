@@ -43,15 +43,6 @@ pub enum Mutation {
     /// Resync leaves blocks out that are lost.
     /// Breaks: reads are linearizable (what the joiner had before comes back).
     LostNotCopied,
-    /// A primary asks a joiner what it misses while copies are on the way to it.
-    /// Breaks: resync copies only what changed.
-    MissingAskedEarly,
-    /// A primary tells a joiner only once from where records follow.
-    /// Breaks: liveness after healing (the stream that it went on may break).
-    JoinFromOnce,
-    /// A joiner without space doesn't remember that it has dropped records.
-    /// Breaks: liveness after healing.
-    DroppedForgotten,
     /// A joiner says nothing when its primary begins another epoch, and a primary doesn't ask.
     /// Breaks: liveness after healing.
     JoinerSilent,
@@ -65,7 +56,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 15] = [
         Self::AcknowledgeEarly,
         Self::FlushAtReceived,
         Self::EpochUnchecked,
@@ -78,9 +69,6 @@ impl Mutation {
         Self::SealLost,
         Self::JoinedEarly,
         Self::LostNotCopied,
-        Self::MissingAskedEarly,
-        Self::JoinFromOnce,
-        Self::DroppedForgotten,
         Self::JoinerSilent,
         Self::RepairUnpaid,
         Self::SequenceReused,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mooring_config::changes::{self, Change};
 use mooring_config::{ClusterState, SliceConfig, Volume as VolumeRow};
 use mooring_engine::EngineError;
-use mooring_replication::{Opened, Replica};
+use mooring_replication::{Event, Opened, Replica};
 use mooring_terms::{NodeId, SliceId, VolumeId};
 
 use super::pools::OpenPool;
@@ -183,10 +183,10 @@ impl Node {
             Arc::clone(self.plane.slice_timers()),
             self.plane.slice_ports(),
         );
-        self.plane.add_slice(slice, SliceConfig::clone(config));
+        self.plane.add_slice(Arc::clone(&slice), SliceConfig::clone(config));
         // What has changed since the configuration was looked at came before there was a slice to tell.
         let state = self.state();
-        self.plane.may_write(state.version());
+        slice.deliver(Event::Version(state.version()));
         if let Some(config) = state.slice(id) {
             self.plane.configured(id, config);
         }

@@ -28,7 +28,6 @@ use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
-
 /// The forwarding of one descriptor.
 pub(super) struct Queue {
     fuse: Channel,

@@ -15,9 +15,9 @@ use super::blob::Blob;
 use super::control::{self, LOOP_MAJOR};
 use super::users;
 use crate::fuse::{FILE_NAME, Session};
-use mooring_fuse::Mounted;
 use crate::holder::{HolderClient, HolderError, Mode};
 use crate::{Device, DeviceError, DeviceKind, DeviceStats};
+use mooring_fuse::Mounted;
 
 /// Programs that look at every new device (udev, blkid) hold it for moments; a detach waits this
 /// long for them.

@@ -14,11 +14,11 @@ use super::control;
 use super::device::{LoopDevice, Parts, abort_and_release};
 use crate::device::check_name;
 use crate::fuse::{self, FILE_NAME, FSTYPE, Limits, Session};
-use mooring_fuse::abi::init;
-use mooring_fuse::{Channel, Mounted};
 use crate::holder::{Held, HolderClient, HolderError, Mode, Refusal};
 use crate::io::BlockIo;
 use crate::{Device, DeviceError, DeviceHost, DeviceKind, Swept};
+use mooring_fuse::abi::init;
+use mooring_fuse::{Channel, Mounted};
 
 /// How requests get from a dead daemon to its successor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -214,9 +214,6 @@ impl Primary {
             return;
         }
         if join.stage == Stage::Copying {
-            if mutated!(core, JoinFromOnce) {
-                return;
-            }
             // `JoinFrom` was lost with its stream: nothing that was sent behind it counted.
             join.restart_sweep();
             self.reads.forget_join(node);
@@ -290,7 +287,7 @@ impl Primary {
             let query = Query::NewerThan(join.after);
             let limit_blocks = core.options.copy_step_blocks * 8;
             turn.out.push(Command::Query { token, query, from, limit_blocks });
-        } else if !join.on_the_way.is_empty() && !mutated!(core, MissingAskedEarly) {
+        } else if !join.on_the_way.is_empty() {
             // What is on the way is no longer missing once it has come.
         } else if let Some(from) = join.missing {
             join.pending = Pending::Missing;
