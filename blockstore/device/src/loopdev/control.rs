@@ -230,17 +230,18 @@ pub(crate) fn candidates(path: &Path, file_name: &str) -> io::Result<Vec<u32>> {
             .to_str()
             .and_then(|name| name.strip_prefix("loop"))
             .and_then(|digits| digits.parse().ok());
-        let (Some(number), Ok(backing)) =
-            (number, std::fs::read(entry.path().join("loop/backing_file")))
-        else {
-            continue;
-        };
-        let backing = backing.strip_suffix(b"\n").unwrap_or(&backing);
-        // After a lazy unmount the file shows its path inside the file system only.
-        let detached = backing.strip_prefix(b"/") == Some(file_name.as_bytes());
-        if detached || backing == path.as_os_str().as_bytes() {
-            numbers.push(number);
-        }
+        numbers.extend(number.filter(|number| stands_on(*number, path, file_name)));
     }
     Ok(numbers)
+}
+
+/// Whether the backing file of loop device `number` is called `file_name` or lies at `path`; asked as in
+/// [`candidates`].
+pub(crate) fn stands_on(number: u32, path: &Path, file_name: &str) -> bool {
+    let backing = std::fs::read(format!("/sys/block/loop{number}/loop/backing_file"));
+    let backing = backing.unwrap_or_default();
+    let backing = backing.strip_suffix(b"\n").unwrap_or(&backing);
+    // After a lazy unmount the file shows its path inside the file system only.
+    let detached = backing.strip_prefix(b"/") == Some(file_name.as_bytes());
+    detached || backing == path.as_os_str().as_bytes()
 }

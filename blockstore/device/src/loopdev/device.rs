@@ -100,7 +100,7 @@ impl LoopDevice {
                     rustix::fs::fsync(&claimed)
                         .map_err(|source| self.system("flushing", source))?;
                     drop(claimed);
-                    users::of(&self.path, LOOP_MAJOR, self.parts.number)
+                    users::openers(LOOP_MAJOR, self.parts.number)
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                     let users = users::of(&self.path, LOOP_MAJOR, self.parts.number);
@@ -116,6 +116,11 @@ impl LoopDevice {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// See [`release`]. On a machine with many loop devices it is slow to look for ours.
+    fn release(&self) -> Result<bool, DeviceError> {
+        release(&self.parts.mounted, vec![self.parts.number])
     }
 
     /// What follows when the loop device is gone, or as good as gone.
@@ -199,7 +204,7 @@ impl Device for LoopDevice {
                 other => other?,
             }
         }
-        release(&self.parts.mounted)?;
+        self.release()?;
         self.forget(&mut state)?;
         tracing::info!(device = self.parts.name, "detached");
         Ok(())
@@ -225,7 +230,7 @@ impl Device for LoopDevice {
         if *state == State::Detached {
             return Ok(());
         }
-        if release(&self.parts.mounted)? {
+        if self.release()? {
             tracing::warn!(device = self.parts.name, path = %self.path.display(), "still open; it goes with its last user");
         }
         self.forget(&mut state)
@@ -262,16 +267,16 @@ fn is_backed_by(number: u32, mounted: &Mounted) -> io::Result<bool> {
 /// waits, too.
 pub(super) fn abort_and_release(mounted: &Mounted) -> Result<bool, DeviceError> {
     mounted.abort().map_err(|source| DeviceError::system("aborting", &mounted.point, source))?;
-    release(mounted)
+    let candidates = control::candidates(&mounted.point.join(FILE_NAME), FILE_NAME)
+        .map_err(|source| DeviceError::system("reading", "/sys/block", source))?;
+    release(mounted, candidates)
 }
 
-/// Takes away the loop devices that stand on a mount, then the mount. Who still uses one of them
-/// gets errors. Returns whether one is still open somewhere.
-fn release(mounted: &Mounted) -> Result<bool, DeviceError> {
+/// Takes away those loop devices of `candidates` that stand on a mount, then the mount. Who still uses
+/// one of them gets errors. Returns whether one is still open somewhere.
+fn release(mounted: &Mounted, candidates: Vec<u32>) -> Result<bool, DeviceError> {
     let point = &mounted.point;
     let system = |action, source: io::Error| DeviceError::system(action, point, source);
-    let candidates = control::candidates(&point.join(FILE_NAME), FILE_NAME)
-        .map_err(|source| DeviceError::system("reading", "/sys/block", source))?;
     let mut lingering = false;
     for number in candidates {
         let path = control::node(number);

@@ -237,9 +237,7 @@ impl LoopHost {
         // Asked of /sys, not of the loop device: nothing here may wait for our own file system. A
         // process that is killed in such a wait can't end, nor give up the device, until somebody
         // else answers.
-        let standing = control::candidates(&point.join(FILE_NAME), FILE_NAME)
-            .map_err(|source| DeviceError::system("reading", "/sys/block", source))?;
-        if !standing.contains(&number) {
+        if !control::stands_on(number, &point.join(FILE_NAME), FILE_NAME) {
             return Err(gone(name, "its loop device"));
         }
         let channels = channels(taken.fds, taken.forwarded);

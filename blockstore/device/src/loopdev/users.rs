@@ -13,27 +13,13 @@ use crate::User;
 
 /// All that can be found of who holds the block device `major`:`minor` with the node `path`.
 pub(crate) fn of(path: &Path, major: u32, minor: u32) -> Vec<User> {
-    let mut users = BTreeSet::new();
+    let mut users: BTreeSet<User> = openers(major, minor).into_iter().collect();
     let mut namespaces = BTreeSet::new();
-    // Our own first: a mount is named as we see it, where we see it.
-    let own = std::process::id();
-    let mut pids: Vec<u32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own)
-        .collect();
-    pids.insert(0, own);
-    for pid in pids {
-        let process = PathBuf::from(format!("/proc/{pid}"));
+    for (pid, process) in processes() {
         if fs::read_link(process.join("ns/mnt")).is_ok_and(|namespace| namespaces.insert(namespace))
         {
             let table = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
             users.extend(mounts(&table, major, minor).map(|point| User::Mount { point, pid }));
-        }
-        if has_open(&process, major, minor) {
-            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
-            users.insert(User::Process { pid, name: name.trim().to_owned() });
         }
     }
     let holders =
@@ -49,6 +35,26 @@ pub(crate) fn of(path: &Path, major: u32, minor: u32) -> Vec<User> {
         users.insert(User::Swap);
     }
     users.into_iter().collect()
+}
+
+/// The processes that have the block device open: all who may use it while somebody has claimed it, as
+/// mounts, stacked devices and swap claim it, too.
+pub(crate) fn openers(major: u32, minor: u32) -> Vec<User> {
+    let openers = processes().filter(|(_, process)| has_open(process, major, minor));
+    let named = openers.map(|(pid, process)| {
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        User::Process { pid, name: name.trim().to_owned() }
+    });
+    named.collect()
+}
+
+/// Every process with its directory, our own first: a mount is named as we see it, where we see it.
+fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
+    let own = std::process::id();
+    let pids = fs::read_dir("/proc").into_iter().flatten();
+    let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let others = pids.filter(move |pid| *pid != own);
+    std::iter::once(own).chain(others).map(|pid| (pid, PathBuf::from(format!("/proc/{pid}"))))
 }
 
 fn mounts(table: &str, major: u32, minor: u32) -> impl Iterator<Item = PathBuf> {
