@@ -32,7 +32,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let disk = DirectoryDisk::open(&directory.path().join("pool")).unwrap();
         let mut options = FormatOptions::new(size_bytes, 1);
-        options.segment_bytes = 16 * MIB;
+        options.segment_bytes = size_bytes / 128;
         Pool::format(&disk, &options).unwrap();
         let (pool, _) = Pool::open(Arc::new(disk), OpenOptions::default()).unwrap();
         pool.create(SLICE, Bytes::new()).unwrap();
@@ -65,9 +65,9 @@ impl Bench {
         self.pool.committed(SLICE, Sequence(self.sequence));
     }
 
-    /// Writes every second block once.
-    fn fill(&mut self, blocks: u64) {
-        for block in (0..blocks).step_by(2) {
+    /// Writes each `step`th block once.
+    fn fill(&mut self, blocks: u64, step: usize) {
+        for block in (0..blocks).step_by(step) {
             let entry = self.entry(block);
             self.pool.append(SLICE, &[entry]).unwrap();
             self.pool.committed(SLICE, Sequence(self.sequence));
@@ -93,7 +93,7 @@ fn engine(c: &mut Criterion) {
 
     let blocks = 100_000;
     let mut bench = Bench::new(1024 * MIB);
-    bench.fill(blocks);
+    bench.fill(blocks, 2);
     group.throughput(Throughput::Bytes(BLOCK_SIZE as u64));
     group.bench_function("read 4 KiB", |b| {
         b.iter(|| {
@@ -113,8 +113,8 @@ fn engine(c: &mut Criterion) {
 
     // Four fifths of the pool are live: each append has to make room for itself sooner or later.
     let mut bench = Bench::new(256 * MIB);
-    let live = 256 * MIB / BLOCK_SIZE as u64 * 6 / 10;
-    bench.fill(2 * live);
+    let live = bench.pool.usage().usable / 100 * 80 / 4200;
+    bench.fill(live, 1);
     group.throughput(Throughput::Bytes(64 * BLOCK_SIZE as u64));
     group.bench_function("append with reclaim", |b| {
         b.iter(|| {
