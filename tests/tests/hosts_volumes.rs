@@ -85,6 +85,58 @@ fn raw_volume_is_a_block_device_and_nobody_formats_it() {
 }
 
 #[test]
+fn what_a_volume_holds_is_told_to_the_block() {
+    on_cluster(3, |cluster| {
+        let volume =
+            cluster.create("raw --size 1G --replicas 2 --node host1 --node host2 --fs raw")?;
+        let device = volume.attach(1)?;
+        volume.wait_for_primary(1, 1)?;
+        volume.wait_in_sync(2, 1)?;
+        let holds = |mebibytes: u64| {
+            let bytes = mebibytes << 20;
+            wait_until(seconds(10), &format!("it holds {mebibytes} MiB"), || {
+                let told = volume.inspect(3)?;
+                let replicas =
+                    told["slices"][0]["replicas"].as_array().cloned().unwrap_or_default();
+                Ok(told["volume"]["used"] == bytes
+                    && replicas.len() == 2
+                    && replicas.iter().all(|replica| replica["used"] == bytes))
+            })
+        };
+        holds(0)?;
+        let fill = |at: u64, count: u64| {
+            let told = format!("bs=1M seek={at} count={count} oflag=direct status=none");
+            cluster[1].run(format!("dd if=/dev/urandom of={device} {told}"))
+        };
+        fill(0, 8)?;
+        fill(512, 4)?;
+        holds(12)?;
+        // What is written again is there once, and what is discarded no more.
+        fill(4, 8)?;
+        cluster[1].run(format!("blkdiscard --offset 512M --length 2M {device}"))?;
+        holds(14)?;
+        let listed = cluster.ctl(2, "volume ls")?.stdout;
+        assert!(listed.contains("USED") && listed.contains("14 MiB"), "{listed}");
+        let metrics = "curl -s --unix-socket /run/mooring/mountd.sock http://mountd/metrics";
+        for (host, line) in [
+            (1, "mooring_volume_used_bytes{volume=\"raw\"} 14680064"),
+            (2, "mooring_slice_used_bytes{volume=\"raw\",slice=\"0\"} 14680064"),
+        ] {
+            let told = cluster[host].run(metrics)?.stdout;
+            assert!(told.contains(line), "host{host}: {told}");
+        }
+        cluster[2].kill_mountd()?;
+        wait_until(seconds(10), "the other's replica is not counted", || {
+            let told = volume.inspect(3)?;
+            let replicas = &told["slices"][0]["replicas"];
+            Ok(told["volume"]["used"] == 14 << 20 && replicas[1]["used"].is_null())
+        })?;
+        cluster[2].restart_mountd()?;
+        volume.detach(1)
+    });
+}
+
+#[test]
 fn raw_volume_with_a_file_system_of_its_users_is_mounted_as_what_it_is() {
     on_cluster(1, |cluster| {
         let volume = cluster.create("own --size 1G --fs raw")?;

@@ -4,7 +4,7 @@
 //! - 1: ping, status, hand over.
 //! - 2: used. (A node that doesn't know a question doesn't answer it.)
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ use crate::speed::Speed;
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A question and the type of its answer.
-pub trait Question: Serialize + DeserializeOwned + Send {
+pub trait Question: Serialize + DeserializeOwned + Send + Sync {
     /// What comes back.
-    type Answer: Serialize + DeserializeOwned + Send;
+    type Answer: Serialize + DeserializeOwned + Send + 'static;
     /// The service's name.
     const NAME: &'static str;
 }
@@ -216,58 +216,53 @@ impl Node {
 
     /// Asks every node in the configuration at once; those that don't answer are left out.
     pub async fn reports(self: &Arc<Self>, volumes: &[VolumeId]) -> BTreeMap<NodeId, NodeReport> {
-        let nodes: Vec<NodeId> = self.state().nodes().keys().copied().collect();
-        let mut asked = tokio::task::JoinSet::new();
-        for id in nodes {
-            let (node, volumes) = (Arc::clone(self), volumes.to_vec());
-            asked.spawn(async move { (id, node.ask(id, &Status { volumes }).await) });
-        }
-        let mut reports = BTreeMap::new();
-        while let Some(answer) = asked.join_next().await {
-            if let Ok((id, Ok(report))) = answer {
-                reports.insert(id, report);
-            }
-        }
-        reports
+        self.ask_all(|| Status { volumes: volumes.to_vec() }).await
     }
 
-    /// How many bytes of these volumes (of all, if none is named) hold data: what was written and not
-    /// discarded, a block once, whatever the number of replicas and whatever snapshots hold beside
-    /// it. Told by the primaries, or by whoever else is in sync and answers; volumes of which a slice
-    /// is known to nobody are left out.
-    pub async fn used(self: &Arc<Self>, volumes: &[VolumeId]) -> BTreeMap<VolumeId, u64> {
-        let state = self.state();
-        let wanted = |id: &VolumeId| volumes.is_empty() || volumes.contains(id);
-        let slices = || state.slices().filter(|(slice, _)| wanted(&slice.volume));
-        let holders: BTreeSet<NodeId> =
-            slices().flat_map(|(_, config)| config.in_sync.iter().map(|m| m.node)).collect();
-        let mut asked = tokio::task::JoinSet::new();
-        for id in holders {
-            let (node, volumes) = (Arc::clone(self), volumes.to_vec());
-            asked.spawn(async move { (id, node.ask(id, &Used { volumes }).await) });
+    /// Asks every node in the configuration at once how many bytes of data each of its replicas of these
+    /// volumes holds (of all, if none is named): a block once, and not what only snapshots hold. Those
+    /// that don't answer are left out.
+    pub async fn used(
+        self: &Arc<Self>,
+        volumes: &[VolumeId],
+    ) -> BTreeMap<NodeId, BTreeMap<SliceId, u64>> {
+        let mut used = self.ask_all(|| Used { volumes: volumes.to_vec() }).await;
+        for blocks in used.values_mut().flat_map(BTreeMap::values_mut) {
+            *blocks = blocks.saturating_mul(BLOCK_SIZE as u64);
         }
-        let mut answers: BTreeMap<NodeId, BTreeMap<SliceId, u64>> = BTreeMap::new();
-        while let Some(answer) = asked.join_next().await {
-            if let Ok((id, Ok(found))) = answer {
-                answers.insert(id, found);
-            }
-        }
-        let mut used: BTreeMap<VolumeId, Option<u64>> = BTreeMap::new();
-        for (slice, config) in slices() {
-            let says = |node: &NodeId| answers.get(node)?.get(&slice).copied();
-            let others = config.in_sync.iter().map(|member| &member.node);
-            let blocks = std::iter::once(&config.primary).chain(others).find_map(says);
-            let total = used.entry(slice.volume).or_insert(Some(0));
-            *total = total.zip(blocks).map(|(total, blocks)| total + blocks * BLOCK_SIZE as u64);
-        }
-        used.into_iter().filter_map(|(volume, bytes)| Some((volume, bytes?))).collect()
+        used
     }
 
     /// How many blocks of each replica here hold data. Looks into maps, and may read them.
-    fn allocated(&self, volumes: &[VolumeId]) -> BTreeMap<SliceId, u64> {
+    #[must_use]
+    pub fn allocated(&self, volumes: &[VolumeId]) -> BTreeMap<SliceId, u64> {
         let mut slices = self.plane.slices();
         slices.retain(|slice| volumes.is_empty() || volumes.contains(&slice.id().volume));
+        // One that hangs would be waited for, again and again.
+        slices.retain(|slice| !slice.pool().is_failed() && !slice.pool().hangs());
         slices.iter().filter_map(|slice| Some((slice.id(), slice.allocated()?))).collect()
+    }
+
+    async fn ask_all<Q: Question + 'static>(
+        self: &Arc<Self>,
+        question: impl Fn() -> Q,
+    ) -> BTreeMap<NodeId, Q::Answer> {
+        let nodes: Vec<NodeId> = self.state().nodes().keys().copied().collect();
+        let mut asked = tokio::task::JoinSet::new();
+        for id in nodes {
+            let (node, question) = (Arc::clone(self), question());
+            asked.spawn(async move {
+                // This node, too, may wait for a disk.
+                (id, tokio::time::timeout(PATIENCE, node.ask(id, &question)).await)
+            });
+        }
+        let mut answers = BTreeMap::new();
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((id, Ok(Ok(answer)))) = answer {
+                answers.insert(id, answer);
+            }
+        }
+        answers
     }
 
     /// What this node says about itself.

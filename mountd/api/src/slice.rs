@@ -77,6 +77,8 @@ pub struct Replica {
     pub durable: Option<u64>,
     /// How many records it is behind the primary; none if not known.
     pub lag_records: Option<u64>,
+    /// How many bytes of data it holds; none if not known now.
+    pub used: Option<ByteSize>,
     /// Since when it is lost.
     pub lost_since: Option<Timestamp>,
     /// When it will be placed elsewhere, if it stays lost.

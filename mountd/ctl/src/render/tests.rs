@@ -116,13 +116,13 @@ fn detail_json() -> Value {
         "slices": [{"index": 0, "epoch": 4, "primary": "alpha", "tail_lost": true,
             "last": {"epoch": 4, "sequence": 120}, "lease_left": "900ms", "replicas": [
                 {"node": "alpha", "pool": 3, "role": "primary", "received": 120, "durable": 118,
-                 "lag_records": 0, "lost_since": null, "replaced_at": null, "join": null},
+                 "lag_records": 0, "used": 4096, "lost_since": null, "replaced_at": null, "join": null},
                 {"node": "beta", "pool": 5, "role": "joining", "received": 80, "durable": 80,
-                 "lag_records": 40, "lost_since": null, "replaced_at": null,
+                 "lag_records": 40, "used": 2_u64 << 30, "lost_since": null, "replaced_at": null,
                  "join": {"slice": 0, "node": "beta", "phase": "copying", "copied": 4096,
                      "seen": 8192, "of": 32768}},
                 {"node": "gamma", "pool": 6, "role": "lost", "received": null, "durable": null,
-                 "lag_records": null, "lost_since": 0, "replaced_at": 600_000, "join": null},
+                 "lag_records": null, "used": null, "lost_since": 0, "replaced_at": 600_000, "join": null},
             ]}],
         "attachment": {"volume": "db", "node": "alpha", "epoch": 4, "state": "waiting",
             "device": "/dev/loop0", "backend": "loop", "read_only": false, "since": 0},
@@ -154,10 +154,10 @@ slices
   0      4      alpha    alpha    4.120  900ms       lost
 
 replicas
-  SLICE  NODE   POOL  ROLE     RECEIVED  DURABLE  LAG  PROGRESS
-  0      alpha  3     primary  120       118      0    -
-  0      beta   5     joining  80        80       40   copying: 4 KiB copied, 25% looked through
-  0      gamma  6     lost     -         -        -    \
+  SLICE  NODE   POOL  ROLE     USED   RECEIVED  DURABLE  LAG  PROGRESS
+  0      alpha  3     primary  4 KiB  120       118      0    -
+  0      beta   5     joining  2 GiB  80        80       40   copying: 4 KiB copied, 25% looked through
+  0      gamma  6     lost     -      -         -        -    \
 lost since 1970-01-01T00:00:00Z, replaced at 1970-01-01T00:10:00Z"
     );
 }

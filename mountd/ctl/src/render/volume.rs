@@ -134,7 +134,8 @@ fn slices(slices: &[Slice], look: Look) -> String {
 }
 
 fn replicas(slices: &[Slice], look: Look) -> String {
-    let columns = ["SLICE", "NODE", "POOL", "ROLE", "RECEIVED", "DURABLE", "LAG", "PROGRESS"];
+    let columns =
+        ["SLICE", "NODE", "POOL", "ROLE", "USED", "RECEIVED", "DURABLE", "LAG", "PROGRESS"];
     let mut table = table(look, &columns);
     for slice in slices {
         for replica in &slice.replicas {
@@ -155,6 +156,7 @@ fn add_replica(table: &mut Table, slice: u32, replica: &Replica) {
         Cell::new(&replica.node),
         Cell::new(replica.pool),
         health_cell(word(&replica.role), health),
+        Cell::new(optional(replica.used.as_ref())),
         Cell::new(optional(replica.received.as_ref())),
         Cell::new(optional(replica.durable.as_ref())),
         Cell::new(optional(replica.lag_records.as_ref())),

@@ -6,6 +6,8 @@
 //! | `mooring_raft_leader`, `_term`, `_applied` | | as this node sees it; leader is 1 on the leader |
 //! | `mooring_pool_size_bytes`, `_live_bytes`, `_free_bytes`, `_failed` | `pool`, `path` | pools of this node |
 //! | `mooring_slice_primary`, `_epoch`, `_sequence`, `_too_few` | `volume`, `slice` | replicas of this node |
+//! | `mooring_slice_used_bytes` | `volume`, `slice` | what the replica of this node holds |
+//! | `mooring_volume_used_bytes` | `volume` | what its slices hold whose primaries are here |
 //! | `mooring_slice_lag_records` | `volume`, `slice`, `replica` | at a primary: records the other lacks |
 //! | `mooring_device_reads_total`, `_writes_total`, `_flushes_total`, `_discards_total`, `_errors_total`, `_read_bytes_total`, `_written_bytes_total`, `_in_flight` | `volume` | devices of this node |
 //! | `mooring_events_total` | `kind` | events since the daemon's start |
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use mooring_terms::BLOCK_SIZE;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -74,6 +77,7 @@ pub async fn metrics(State(daemon): State<Arc<Daemon>>) -> impl IntoResponse {
     if let Ok(running) = daemon.running() {
         raft(&mut scrape, &running);
         replicas(&mut scrape, &running);
+        used(&mut scrape, &running).await;
         devices(&mut scrape, &running);
         for (kind, count) in running.node.events().counts() {
             let labels = vec![("kind", kind.to_owned())];
@@ -115,6 +119,27 @@ fn replicas(scrape: &mut Scrape, running: &Running) {
             labels.push(("replica", state.node_name(other.node)));
             scrape.set("slice_lag_records", "Records that it lacks", &labels, other.lag);
         }
+    }
+}
+
+async fn used(scrape: &mut Scrape, running: &Running) {
+    let node = Arc::clone(&running.node);
+    // It may read from disk.
+    let Ok(used) = tokio::task::spawn_blocking(move || node.allocated(&[])).await else { return };
+    let (state, here) = (running.node.state(), running.node.id());
+    let mut volumes = BTreeMap::<String, u64>::new();
+    for (id, blocks) in used {
+        let bytes = blocks.saturating_mul(BLOCK_SIZE as u64);
+        let Some(row) = state.volume(id.volume) else { continue };
+        let labels = vec![("volume", row.name.clone()), ("slice", id.index.to_string())];
+        scrape.set("slice_used_bytes", "What the replica holds", &labels, bytes);
+        if state.slice(id).is_some_and(|config| config.primary == here) {
+            *volumes.entry(row.name.clone()).or_default() += bytes;
+        }
+    }
+    for (volume, bytes) in volumes {
+        let labels = vec![("volume", volume)];
+        scrape.set("volume_used_bytes", "What its slices served here hold", &labels, bytes);
     }
 }
 

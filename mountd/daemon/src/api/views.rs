@@ -180,7 +180,7 @@ pub fn volume(reading: &Reading, row: &Volume) -> api::Volume {
         name: volume_name(&row.name),
         id: row.id.0,
         size: api::ByteSize(row.spec.size),
-        used: None,
+        used: used(reading, row).map(api::ByteSize),
         fs: file_system(row.spec.fs),
         health,
         why: reasons.first().map(|reason| reason.what.clone()).unwrap_or_default(),
@@ -197,6 +197,15 @@ pub fn volume(reading: &Reading, row: &Volume) -> api::Volume {
         attached_to: row.attachment.map(|held| name(&reading.state.node_name(held.node))),
         created_at: api::Timestamp(row.created.0),
     }
+}
+
+/// What its slices hold, as their primaries say, or whoever else is in sync and answers.
+fn used(reading: &Reading, row: &Volume) -> Option<u64> {
+    let of_slice = |(id, config): (SliceId, &Arc<SliceConfig>)| {
+        let others = config.in_sync.iter().map(|member| member.node);
+        std::iter::once(config.primary).chain(others).find_map(|node| reading.used(node, id))
+    };
+    row.slices().map(of_slice).sum()
 }
 
 pub fn volume_detail(
@@ -244,6 +253,7 @@ fn slice(reading: &Reading, row: &Volume, id: SliceId, config: &SliceConfig) -> 
             received: seen.map(|o| o.received.0).or(own.map(|report| report.last.sequence.0)),
             durable: seen.map(|o| o.durable.0).or(own.map(|report| report.durable.0)),
             lag_records: seen.map(|other| other.lag),
+            used: reading.used(member.node, id).map(api::ByteSize),
             lost_since: lost_since.map(api::Timestamp),
             replaced_at: lost_since
                 .map(|since| api::Timestamp(since.saturating_add(row.spec.replace_after_ms))),

@@ -26,7 +26,7 @@ const PLAN_TRIES: usize = 5;
 
 pub async fn list(State(daemon): State<Arc<Daemon>>) -> Answer<Vec<Volume>> {
     let running = daemon.running()?;
-    let reading = Reading::take(&running, &[]).await;
+    let reading = Reading::with_used(&running, &[]).await;
     let mut volumes: Vec<Volume> =
         reading.state.volumes().iter().map(|(_, row)| views::volume(&reading, row)).collect();
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -39,7 +39,7 @@ pub async fn inspect(
 ) -> Answer<VolumeDetail> {
     let running = daemon.running()?;
     let row = lookup::volume(&running, &name).await?;
-    let reading = Reading::take(&running, &[row.id]).await;
+    let reading = Reading::with_used(&running, &[row.id]).await;
     Ok(Json(views::volume_detail(&daemon, &running, &reading, &row)?))
 }
 

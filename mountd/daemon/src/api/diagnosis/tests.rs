@@ -164,6 +164,7 @@ impl Scene {
             state: Arc::new(self.state.clone()),
             raft: self.raft.clone(),
             reports: self.reports.clone(),
+            used: BTreeMap::new(),
         })
     }
 
@@ -404,6 +405,7 @@ fn many_names_are_shortened_and_slices_say_it_once() {
         state: Arc::new(scene.state.clone()),
         raft: scene.raft.clone(),
         reports: scene.reports.clone(),
+        used: BTreeMap::new(),
     };
     reading.reports.clear();
     assert_eq!(volume(&reading, &row).1.len(), 1);
