@@ -207,6 +207,11 @@ async fn the_leader_never_finds_itself_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_is_seen_right_after_a_restart() {
     let mut c = Cluster::of(3).await;
+    // A restarted leader searches for where its followers' logs end; meanwhile they already say that
+    // it leads. The longer the log, the longer that takes.
+    for entry in 0..600 {
+        c.label(1, "entry", &entry.to_string()).await;
+    }
     for round in 0..8 {
         let leader = c.leader().expect("all nodes are up");
         // The committed position is written with the next entry, or a little later: this is the first.
