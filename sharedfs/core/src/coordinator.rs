@@ -188,6 +188,10 @@ impl Coordinator {
         let view = Transaction::new(turn.store, Context { now: turn.date });
         let grace_end = turn.now + options.grace;
         for (id, row) in view.sessions()? {
+            if row.slots == 0 {
+                coordinator.work.insert(Work::EndSession(id));
+                continue;
+            }
             let replies = view.replies(id)?;
             #[cfg(feature = "mutations")]
             let replies = match options.mutation {
@@ -271,6 +275,8 @@ impl Coordinator {
         token: u64,
         row: SessionRow,
     ) -> Result<()> {
+        // None would say that it is over.
+        let row = SessionRow { slots: row.slots.max(1), ..row };
         let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
         let session = transaction.begin_session(&row)?;
         let record = transaction.finish().record;

@@ -30,6 +30,7 @@
 mod allocate;
 mod commit;
 mod extents;
+mod lost;
 mod plan;
 mod read;
 

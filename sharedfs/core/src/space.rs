@@ -43,6 +43,16 @@ impl Transaction<'_> {
         Ok(runs)
     }
 
+    /// How many blocks one session should reserve ahead at most: an eighth of what is free, so that
+    /// a nearly full volume is not kept from others.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn fair_share(&self) -> Result<u64> {
+        let state = self.state()?;
+        Ok(((state.free - state.charged) / 8).max(1))
+    }
+
     /// Gives up to `limit` runs of a session's reservation back; whether any are left. Only for a
     /// session that can't write any more: it has said so, or it is fenced.
     ///

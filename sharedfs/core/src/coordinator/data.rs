@@ -214,7 +214,8 @@ impl Coordinator {
         if have < needed {
             let near = self.own_blocks.last().map_or(self.own_place, Run::end);
             let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
-            let want = needed.max(RESERVE_BLOCKS) - have;
+            let ahead = RESERVE_BLOCKS.min(transaction.fair_share()?);
+            let want = needed.max(ahead).max(have + 1) - have;
             match transaction.reserve(SessionId::COORDINATOR, want, near) {
                 Ok(runs) => {
                     self.own_place = runs.last().map_or(near, Run::end);

@@ -35,6 +35,12 @@ impl Coordinator {
         if self.sessions.state(session) != Some(SessionState::Ending) {
             return Ok(());
         }
+        // In the journal before anybody is told of what is given away now: a coordinator that takes
+        // over must not let the session reclaim it.
+        let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
+        transaction.mark_session_over(session)?;
+        let outcome = transaction.finish();
+        self.record(turn, outcome.record)?;
         self.leases.end_session(session);
         let mut held = Vec::new();
         self.locks.end_session(session, &mut held);

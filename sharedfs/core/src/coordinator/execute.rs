@@ -304,7 +304,10 @@ fn run(
             Reply::Mappings(t.mappings(*ino, *from, *end, 1024)?)
         }
         Operation::Seek { ino, offset, seek } => Reply::Offset(t.seek(*ino, *offset, *seek)?),
-        Operation::Reserve { want, near } => Reply::Runs(t.reserve(session, *want, *near)?),
+        Operation::Reserve { want, near } => {
+            let want = (*want).min(t.fair_share()?);
+            Reply::Runs(t.reserve(session, want, *near)?)
+        }
         Operation::Commit { ino, commit } => Reply::Attributes(t.commit(session, *ino, commit)?),
         _ => return run_on_space(t, caller, &request.operation),
     };

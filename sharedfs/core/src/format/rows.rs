@@ -103,7 +103,8 @@ pub struct SessionRow {
     pub node: u64,
     /// Which of the node's mounts: random, drawn by the mount.
     pub mount: u64,
-    /// How many requests it may have on the way.
+    /// How many requests it may have on the way; 0 once it is over and its reservations are being
+    /// freed.
     pub slots: u32,
 }
 

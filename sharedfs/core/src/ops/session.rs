@@ -59,6 +59,19 @@ impl Transaction<'_> {
             .collect()
     }
 
+    /// Says that a session is over, before anything that it held is given away: the next coordinator
+    /// must not take it for one that may reclaim. Its row stays, without slots, until
+    /// [`Transaction::end_session`] is through with it.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn mark_session_over(&mut self, session: SessionId) -> Result<()> {
+        let Some(row) = self.get(&Key::Session(session))? else { return Ok(()) };
+        let row = SessionRow::decode(&row).ok_or_else(|| damaged(&Key::Session(session)))?;
+        self.put(&Key::Session(session), SessionRow { slots: 0, ..row }.encode());
+        Ok(())
+    }
+
     /// Ends a session that can't write any more: its reservations are free, its replies forgotten.
     ///
     /// # Errors

@@ -315,3 +315,28 @@ fn a_session_has_a_bound_of_locks_and_of_leases() {
     assert_eq!(granted, LEASES_MAX);
     c.assert_sound();
 }
+
+#[test]
+fn a_session_whose_leases_were_given_away_can_t_reclaim_them_after_a_failover() {
+    let mut c = Cluster::new();
+    let (a, b) = (c.mount(), c.mount());
+    c.ask(a, file("f"));
+    let f = created(c.reply(a));
+    c.ask(a, Operation::Lease { ino: f, level: LeaseLevel::Write });
+    assert_eq!(granted(c.reply(a)), LeaseLevel::Write);
+    c.cut_off(a);
+    c.hold_fences = true;
+    c.ask(b, chmod(f, 0o600));
+    c.pass(2000, &[b]);
+    // Fenced, its leases given away, and then the coordinator is lost before it has freed the rest.
+    c.fence_one();
+    c.fail_over();
+    c.comes_back(a);
+    c.reclaim(b);
+    c.ask(b, chmod(f, 0o640));
+    assert!(matches!(c.reply(b), Some(Reply::Attributes(_))), "nobody else has to reclaim");
+    c.ask(a, Operation::Statfs);
+    assert!(c.was_refused_a_session(a));
+    c.flush();
+    c.assert_sound();
+}

@@ -1,0 +1,322 @@
+//! Writing: into pages under a lease to write, against blocks that are reserved; else as bytes to the
+//! coordinator.
+
+use mooring_sharedfs_core::coordinator::{Operation, WritePlace};
+use mooring_sharedfs_core::file::Mapped;
+use mooring_sharedfs_core::format::{FILE_SIZE_MAX, INLINE_BYTES};
+use mooring_sharedfs_core::leases::LeaseLevel;
+use mooring_sharedfs_core::{Attributes, Caller, FileBlock, FsError, Ino};
+use mooring_terms::BLOCK_SIZE;
+
+use crate::client::{Client, Turn};
+use crate::inode::Local;
+use crate::kernel::{HandleId, KernelOperation, KernelReply};
+use crate::replies::{Change, Purpose};
+use crate::tasks::{Attempt, Stage, Task, TaskId};
+
+/// How many blocks are reserved at once, at least.
+const RESERVE_BLOCKS: u64 = 256;
+
+impl Client {
+    pub(crate) fn try_write(&mut self, turn: &mut Turn<'_>, id: TaskId, task: &Task) -> Attempt {
+        let KernelOperation::Write { handle, cached, ref bytes, .. } = task.request.operation
+        else {
+            return Attempt::error(FsError::Invalid);
+        };
+        let Some(ino) = self.handles.get(&handle).map(|handle| handle.ino) else {
+            return Attempt::error(FsError::Invalid);
+        };
+        if bytes.is_empty() {
+            return Attempt::Answer(KernelReply::Written(0));
+        }
+        let now = turn.now;
+        let inode = self.inode(ino);
+        let launders = cached && inode.recalled.is_some();
+        // New bytes would keep the recall from ever being answered; laundered ones it waits for.
+        if (inode.recalled.is_some() || inode.rewriting > 0) && !launders {
+            return Attempt::Park;
+        }
+        if inode.lease < LeaseLevel::Write {
+            if launders || now < inode.contended_until {
+                return self.write_through(turn, id, task, ino, launders);
+            }
+            if !inode.lease_asked {
+                inode.lease_asked = true;
+                let asked = Operation::Lease { ino, level: LeaseLevel::Write };
+                self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Lease(ino));
+            }
+            return Attempt::Park;
+        }
+        if !self.is_fresh(now) {
+            return Attempt::Park;
+        }
+        self.accept(turn, task, ino)
+    }
+
+    /// Several clients write the inode: its bytes go to the coordinator.
+    fn write_through(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: TaskId,
+        task: &Task,
+        ino: Ino,
+        launders: bool,
+    ) -> Attempt {
+        let KernelOperation::Write { offset, ref bytes, append, kill_privileges, .. } =
+            task.request.operation
+        else {
+            return Attempt::error(FsError::Invalid);
+        };
+        let place = if append { WritePlace::End } else { WritePlace::At(offset) };
+        let bytes = bytes.clone();
+        let asked = Operation::Write { ino, place, bytes, kill_privileges, launders };
+        let change = Change { rewrites: Some(ino), ..Change::of(&[ino]) };
+        self.begin_change(&change);
+        let caller = task.request.caller.clone();
+        self.ask(turn, caller, asked, Vec::new(), Purpose::Task(id, change));
+        Attempt::Wait(Stage::Asked)
+    }
+
+    pub(crate) fn written_through(&self, asked: &KernelOperation) -> KernelReply {
+        match asked {
+            KernelOperation::Write { bytes, .. } => KernelReply::Written(bytes.len() as u64),
+            _ => KernelReply::Done,
+        }
+    }
+
+    /// Takes bytes into pages, if all that this needs is there.
+    fn accept(&mut self, turn: &mut Turn<'_>, task: &Task, ino: Ino) -> Attempt {
+        let KernelOperation::Write { offset, ref bytes, append, cached, kill_privileges, .. } =
+            task.request.operation
+        else {
+            return Attempt::error(FsError::Invalid);
+        };
+        let Some(seen) = self.need_attributes(turn, ino) else { return Attempt::Park };
+        let offset = if append { seen.size } else { offset };
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > FILE_SIZE_MAX {
+            return Attempt::error(FsError::TooBig);
+        }
+        // A laundered page that ends behind the file: the kernel writes whole ones.
+        let _ = cached;
+        let (from, to) = (FileBlock::of(offset), FileBlock::at_or_after(end));
+        let unknown = self.inode(ino).layout.first_unknown(from, to);
+        if let Some(block) = unknown {
+            self.need_layout(turn, ino, block, to);
+            return Attempt::Park;
+        }
+        let beside = match self.blocks_beside(turn, ino, seen, offset, end) {
+            Some(beside) => beside,
+            None => return Attempt::Park,
+        };
+        let blocks: Vec<FileBlock> =
+            beside.iter().copied().chain((from.0..to.0).map(FileBlock)).collect();
+        let needed = blocks.iter().filter(|&&block| self.needs_promise(ino, block, end)).count();
+        if !self.has_space(turn, needed as u64) {
+            return match self.pool.refused {
+                true => Attempt::error(FsError::NoSpace { coming: false }),
+                false => Attempt::Park,
+            };
+        }
+        if self.dirty_bytes() + bytes.len() > self.options.dirty_max && self.dirty_pages > 0 {
+            self.dirty.clone().into_iter().for_each(|ino| self.write_back(turn, ino));
+            return Attempt::Park;
+        }
+        self.put_bytes(turn, ino, offset, bytes, &beside);
+        let size = seen.size.max(end);
+        let (now, mtime) = (turn.now, turn.date);
+        let inode = self.inode(ino);
+        let before = inode.local;
+        inode.local = Some(Local {
+            size,
+            mtime,
+            kill_privileges: kill_privileges || before.is_some_and(|local| local.kill_privileges),
+            since: before.map_or(now, |local| local.since),
+        });
+        if let Some(recalled) = &mut inode.recalled {
+            recalled.laundered();
+        }
+        self.dirty.insert(ino);
+        self.poked |= inode_is_recalled(self, ino);
+        Attempt::Answer(KernelReply::Written(bytes.len() as u64))
+    }
+
+    /// Blocks that must be whole before bytes are put beside what they hold, or that change with them:
+    /// `None` until all are there. Those that are not written themselves are returned.
+    fn blocks_beside(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ino: Ino,
+        seen: Attributes,
+        offset: u64,
+        end: u64,
+    ) -> Option<Vec<FileBlock>> {
+        let (first, last) = (FileBlock::of(offset), FileBlock::of(end - 1));
+        let mut whole = Vec::new();
+        if offset > first.offset() && first.offset() < seen.size {
+            whole.push(first);
+        }
+        if end < last.plus(1).offset() && end < seen.size {
+            whole.push(last);
+        }
+        let mut beside = Vec::new();
+        // What lies behind the old end becomes visible: zeros, for whatever is there.
+        let tail = FileBlock::of(seen.size);
+        if offset > seen.size && seen.size > tail.offset() && tail < first {
+            beside.push(tail);
+        }
+        // A file that grows out of the tree takes along what it has there.
+        let zero = FileBlock(0);
+        if end > INLINE_BYTES as u64 && first > zero && !beside.contains(&zero) {
+            if self.inode(ino).layout.at(zero).is_none() {
+                self.need_layout(turn, ino, zero, zero.plus(1));
+                return None;
+            }
+            let piece = self.inode(ino).layout.at(zero);
+            if piece.is_some_and(|piece| piece.mapped == Mapped::Inline) {
+                beside.push(zero);
+            }
+        }
+        let mut ready = true;
+        for &block in whole.iter().chain(&beside) {
+            ready &= self.need_pages(turn, ino, block, block.plus(1));
+        }
+        // Holes stay holes.
+        beside.retain(|&block| self.inode(ino).pages.get(block).is_some());
+        ready.then_some(beside)
+    }
+
+    /// Whether a block has to be promised to bytes for it.
+    fn needs_promise(&self, ino: Ino, block: FileBlock, end: u64) -> bool {
+        let Some(inode) = self.inodes.get(&ino) else { return true };
+        let held = inode.pages.get(block).is_some_and(|page| page.promised || page.writing);
+        let size = inode.seen().map_or(end, |seen| seen.size.max(end));
+        let placed = match inode.layout.at(block).map(|piece| piece.mapped) {
+            Some(Mapped::Blocks(..)) => true,
+            Some(Mapped::Inline) => size <= INLINE_BYTES as u64,
+            _ => false,
+        };
+        !held && !placed
+    }
+
+    /// Whether so many blocks can be promised; more are asked for if not.
+    fn has_space(&mut self, turn: &mut Turn<'_>, needed: u64) -> bool {
+        let available = self.pool.available();
+        if available < needed && !self.pool.asked && !self.pool.refused {
+            self.pool.asked = true;
+            let want = (needed - available).max(RESERVE_BLOCKS);
+            let asked = Operation::Reserve { want, near: self.pool.near() };
+            self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Reserve);
+        }
+        available >= needed
+    }
+
+    /// There is no space for those who wait for it.
+    pub(crate) fn refuse_space(&mut self) {
+        self.pool.refused = true;
+        self.poked = true;
+    }
+
+    fn put_bytes(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ino: Ino,
+        offset: u64,
+        bytes: &[u8],
+        beside: &[FileBlock],
+    ) {
+        let _ = turn;
+        let end = offset + bytes.len() as u64;
+        let inode = self.inode(ino);
+        inode.written += 1;
+        let number = inode.written;
+        let mut lacked = 0;
+        let mut put = |client: &mut Self, block: FileBlock, at: usize, part: &[u8]| {
+            let promise = client.needs_promise(ino, block, end);
+            let lacks =
+                client.with_pages(ino, |inode| inode.pages.write(block, at, part, number, promise));
+            lacked += u64::from(lacks);
+        };
+        for &block in beside {
+            put(self, block, 0, &[]);
+        }
+        let mut at = offset;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let block = FileBlock::of(at);
+            let from = (at - block.offset()) as usize;
+            let (part, behind) = rest.split_at(rest.len().min(BLOCK_SIZE - from));
+            put(self, block, from, part);
+            (rest, at) = (behind, at + part.len() as u64);
+        }
+        self.pool.promise(lacked);
+    }
+
+    /// close(2): what was written leaves the client, and what failed is told.
+    pub(crate) fn try_flush(
+        &mut self,
+        turn: &mut Turn<'_>,
+        stage: &Stage,
+        handle: HandleId,
+        owner: u64,
+    ) -> Attempt {
+        let Some(ino) = self.handles.get(&handle).map(|handle| handle.ino) else {
+            return Attempt::Answer(KernelReply::Done);
+        };
+        if matches!(stage, Stage::Parked) {
+            self.end_owner(turn, ino, mooring_sharedfs_core::locks::LockSpace::Range, owner);
+        }
+        match self.commit_up_to(turn, stage, handle, ino) {
+            Some(wait) => wait,
+            None if self.take_error(handle) => Attempt::Answer(Self::refused()),
+            None => Attempt::Answer(KernelReply::Done),
+        }
+    }
+
+    /// fsync(2): data, then its commit, then both on media.
+    pub(crate) fn try_fsync(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: TaskId,
+        caller: Caller,
+        stage: &Stage,
+        handle: HandleId,
+    ) -> Attempt {
+        let Some(ino) = self.handles.get(&handle).map(|handle| handle.ino) else {
+            return Attempt::error(FsError::Invalid);
+        };
+        if let Some(wait) = self.commit_up_to(turn, stage, handle, ino) {
+            return wait;
+        }
+        if self.take_error(handle) {
+            return Attempt::Answer(Self::refused());
+        }
+        let purpose = Purpose::Task(id, Change::none());
+        self.ask(turn, caller, Operation::Fsync { ino }, Vec::new(), purpose);
+        Attempt::Wait(Stage::Asked)
+    }
+
+    /// Waits until what is written by now is part of the file, or failed.
+    fn commit_up_to(
+        &mut self,
+        turn: &mut Turn<'_>,
+        stage: &Stage,
+        handle: HandleId,
+        ino: Ino,
+    ) -> Option<Attempt> {
+        let inode = self.inode(ino);
+        let number = match stage {
+            Stage::Committing(number) => *number,
+            _ => inode.written,
+        };
+        if !inode.is_dirty() || inode.committed >= number || self.has_error(handle) {
+            return None;
+        }
+        self.write_back(turn, ino);
+        Some(Attempt::Wait(Stage::Committing(number)))
+    }
+}
+
+fn inode_is_recalled(client: &Client, ino: Ino) -> bool {
+    client.inodes.get(&ino).is_some_and(|inode| inode.recalled.is_some())
+}
