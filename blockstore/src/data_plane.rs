@@ -17,8 +17,8 @@ use std::time::Duration;
 use dashmap::{DashMap, DashSet};
 use mooring_config::{ClusterVersion, SliceChange, SliceConfig};
 use mooring_replication::{
-    Beacons, ClientId, Credential, Event, Message, Note, Operation, Options, Outcome, ProposalId,
-    Refusal, Reply, ReplyMessage, Request, RequestId, RequestMessage, Role,
+    Beacons, ClientId, Event, Message, Note, Operation, Options, Outcome, ProposalId, Refusal,
+    Reply, ReplyMessage, Request, RequestId, RequestMessage, Role,
 };
 use mooring_terms::{
     AttachmentEpoch, BlockRange, Epoch, NodeId, PoolId, Sequence, SliceId, SliceIndex, VolumeId,
@@ -360,19 +360,19 @@ impl DataPlane {
 }
 
 impl DataPlane {
-    /// Whether `from` may send this request: a seal, which ends every older attachment, comes only
-    /// from the holder whom the configuration names, with its epoch. One that is over is let
-    /// through, to be told by whom it was fenced.
+    /// Whether `from` may send this request: a seal, which ends every older attachment, and a
+    /// registration of sessions come only from the holder whom the configuration names, with its
+    /// epoch. One that is over is let through, to be told by whom it was fenced.
     fn may_ask(&self, from: NodeId, volume: VolumeId, request: &Request) -> bool {
-        let Credential::Attachment(asked) = request.credential;
-        if request.operation != Operation::Seal {
+        let asked = request.credential.attachment();
+        if !matches!(request.operation, Operation::Seal | Operation::Register(_)) {
             return true;
         }
         let holder = self.config().and_then(|config| config.holder(volume));
         let may =
             holder.is_some_and(|(node, epoch)| asked < epoch || (node, epoch) == (from, asked));
         if !may {
-            tracing::warn!(%from, %volume, ?asked, ?holder, "a seal from who isn't known to hold the volume");
+            tracing::warn!(%from, %volume, ?asked, ?holder, "a seal or registration from who isn't known to hold the volume");
         }
         may
     }

@@ -19,8 +19,8 @@ use mooring_device::{
     StatusDone,
 };
 use mooring_replication::{
-    ClientCommand, ClientEvent, ClientId, Io, IoError, IoId, ReadPart, ReplyMessage,
-    RequestMessage, StreamId, VolumeBlock, VolumeClient, VolumeRange,
+    ClientCommand, ClientEvent, ClientId, Io, IoError, IoId, IoPart, ReplyMessage, RequestMessage,
+    StreamId, VolumeBlock, VolumeClient, VolumeRange,
 };
 use mooring_terms::{
     AttachmentEpoch, BLOCK_SIZE, BlockIndex, BlockRange, Data, NodeId, SliceId, SliceIndex,
@@ -384,6 +384,10 @@ impl Volume {
                 self.broken.store(true, Ordering::Release);
                 self.state.send_replace(Attachment::Fenced { by });
             }
+            // Said by none but the clients of shared volumes.
+            ClientCommand::Knock { .. }
+            | ClientCommand::Admitted { .. }
+            | ClientCommand::SessionFenced { .. } => {}
             ClientCommand::TailLost => {
                 self.broken.store(true, Ordering::Release);
                 self.state.send_replace(Attachment::TailLost);
@@ -391,7 +395,7 @@ impl Volume {
         }
     }
 
-    fn done(&self, id: IoId, result: Result<Vec<ReadPart>, IoError>) {
+    fn done(&self, id: IoId, result: Result<Vec<IoPart>, IoError>) {
         let Some((_, waiting)) = self.waiting.remove(&id) else { return };
         if let Err(error) = &result {
             *self.last_error.lock() = Some(*error);
@@ -403,18 +407,19 @@ impl Volume {
     }
 
     /// The bytes of a read, verified one last time on this side of the network.
-    fn bytes(&self, parts: Vec<ReadPart>) -> Result<Vec<Bytes>, DeviceError> {
+    fn bytes(&self, parts: Vec<IoPart>) -> Result<Vec<Bytes>, DeviceError> {
         let mut all = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
-                ReadPart::Data(data) => {
+                IoPart::Data(data) => {
                     if data.first_corrupt().is_some() {
                         tracing::error!(volume = %self.id, "a block was damaged between primary and device");
                         return Err(DeviceError::Corrupt);
                     }
                     all.push(data.bytes().clone());
                 }
-                ReadPart::Zeros(blocks) => {
+                IoPart::Versions(..) | IoPart::Written(..) => {}
+                IoPart::Zeros(blocks) => {
                     let mut left = usize::try_from(blocks).unwrap_or(usize::MAX) * BLOCK_SIZE;
                     while left > 0 {
                         let piece = left.min(ZEROS);

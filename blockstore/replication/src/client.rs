@@ -14,11 +14,14 @@
 //! - a FLUSH is done only when every slice with acknowledged writes since its last completed FLUSH
 //!   has answered one, and no acknowledged write was lost.
 
+mod admissions;
 mod command;
+mod coordinator;
 mod event;
 mod kept;
 mod lane;
 mod options;
+mod session;
 mod task;
 
 use std::collections::BTreeMap;
@@ -26,17 +29,18 @@ use std::time::Duration;
 
 use mooring_terms::{Epoch, NodeId, Sequence, SliceId, SliceIndex, Time};
 
+use self::coordinator::Sessions;
 use self::kept::Lost;
 use self::lane::{Class, Lane, Part, touches};
-use self::task::{Task, read_parts, split};
+use self::task::{Task, read_parts, split, version_parts};
 use crate::request::{
-    ClientId, Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
-    RequestMessage, StreamId,
+    ClientId, Credential, Operation, Outcome, Refusal, Registration, Reply, ReplyMessage, Request,
+    RequestId, RequestMessage, StreamId,
 };
 
-pub use command::{ClientCommand, IoError, ReadPart};
+pub use command::{ClientCommand, IoError, IoPart};
 pub use event::{ClientEvent, Io, IoId, VolumeBlock, VolumeRange};
-pub use options::ClientOptions;
+pub use options::{ClientOptions, ClientRole, TREE_BLOCKS, TREE_FIRST};
 
 /// Of `retry`: how often an unanswered request makes the client ask for the configuration.
 const ASKS: u32 = 10;
@@ -53,6 +57,8 @@ pub struct VolumeClient {
     links: BTreeMap<NodeId, Link>,
     numbers: u64,
     told_sealed: bool,
+    /// A coordinator's.
+    sessions: Sessions,
     /// Why everything fails, if it does.
     over: Option<IoError>,
 }
@@ -78,6 +84,7 @@ impl VolumeClient {
             links: BTreeMap::new(),
             numbers: 0,
             told_sealed: false,
+            sessions: Sessions::default(),
             over: None,
         };
         client.add_lanes();
@@ -88,7 +95,8 @@ impl VolumeClient {
     pub fn handle(&mut self, now: Time, event: ClientEvent, out: &mut Vec<ClientCommand>) {
         match event {
             ClientEvent::Config { slice, config } => {
-                if config.seal > self.options.attachment {
+                let is_session = matches!(self.options.role, ClientRole::Session(_));
+                if config.seal > self.options.attachment && !is_session {
                     // A loss was accepted: the volume is not the one that was attached any more.
                     return self.end(IoError::TailLost, out);
                 }
@@ -113,6 +121,12 @@ impl VolumeClient {
                 self.add_lanes();
                 self.pump_all(now, out);
             }
+            ClientEvent::Coordinator { attachment } => self.on_coordinator(now, attachment, out),
+            ClientEvent::Admitted { slice } => self.on_admitted(now, slice, out),
+            ClientEvent::Register { session } => self.sessions.register(session),
+            ClientEvent::Leased { until } => self.on_leased(now, until, out),
+            ClientEvent::Admit { slice, session } => self.admit(now, slice, session, out),
+            ClientEvent::Fence { session } => self.fence(now, session, out),
             ClientEvent::Close => self.end(IoError::Closed, out),
             ClientEvent::Tick => self.on_tick(now, out),
         }
@@ -126,15 +140,19 @@ impl VolumeClient {
         }
         let lanes = self.lanes.values().filter_map(Lane::deadline);
         let tasks = self.tasks.values().filter_map(|task| task.deadline);
-        let links = self.links.iter().filter(|(node, _)| self.is_needed(**node));
-        let links = links.filter_map(|(_, link)| link.again);
-        lanes.chain(tasks).chain(links).min()
+        let links = self.links.iter().filter_map(|(node, link)| Some((*node, link.again?)));
+        let links = links.filter(|(node, _)| self.is_needed(*node)).map(|(_, again)| again);
+        lanes.chain(tasks).chain(links).chain(self.fence_deadline()).min()
     }
 
-    /// Whether every slice has sealed the attachment.
+    /// Whether every slice has sealed the attachment; of a coordinator: slice 0.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        self.lanes.values().all(|lane| lane.sealed)
+        match self.options.role {
+            ClientRole::Device => self.lanes.values().all(|lane| lane.sealed),
+            ClientRole::Coordinator => self.lanes.values().next().is_some_and(|lane| lane.sealed),
+            ClientRole::Session(_) => false,
+        }
     }
 
     /// Whose client it is, in the handshake of every stream.
@@ -162,8 +180,11 @@ impl VolumeClient {
             let index = SliceIndex(u32::try_from(index).unwrap_or(u32::MAX));
             let slice = SliceId { volume: self.options.volume, index };
             let number = self.number();
-            let lane = self.lanes.entry(index).or_insert_with(|| Lane::new(slice));
-            lane.parts.insert((Class::Seal, number), own_part(Operation::Seal));
+            let role = self.options.role;
+            let lane = self.lanes.entry(index).or_insert_with(|| Lane::new(slice, role));
+            if !matches!(role, ClientRole::Session(_)) {
+                lane.parts.insert((Class::Seal, number), own_part(Operation::Seal));
+            }
         }
     }
 
@@ -184,6 +205,9 @@ impl VolumeClient {
                 let dirty = self.lanes.iter().filter(|(_, lane)| lane.needs_flush());
                 dirty.map(|(&index, _)| (index, Operation::Flush)).collect()
             }
+            Io::FlushSlices(slices) => {
+                slices.iter().map(|&index| (index, Operation::Flush)).collect()
+            }
             _ => match split(&self.options, io) {
                 Ok(parts) => parts,
                 Err(error) => {
@@ -192,8 +216,16 @@ impl VolumeClient {
                 }
             },
         };
-        if parts.is_empty() {
-            out.push(ClientCommand::Done { id, result: Ok(Vec::new()) });
+        let unknown = parts.iter().any(|(index, _)| !self.lanes.contains_key(index));
+        if parts.is_empty() || unknown {
+            let result = if unknown { Err(IoError::Invalid) } else { Ok(Vec::new()) };
+            out.push(ClientCommand::Done { id, result });
+            return;
+        }
+        if parts.iter().any(|(_, operation)| *operation == Operation::Flush)
+            && self.take_loss(&parts)
+        {
+            out.push(ClientCommand::Done { id, result: Err(IoError::TailLost) });
             return;
         }
         let deadline = self.options.io_timeout.map(|timeout| now + timeout);
@@ -269,9 +301,13 @@ impl VolumeClient {
         if epoch > lane.epoch || moved {
             lane.primary = if epoch > lane.epoch { primary } else { primary.or(lane.primary) };
             lane.epoch = epoch;
+            lane.admissions.next_epoch();
             lane.unsend();
         }
+        self.register_where_pending(now, index);
+        let Some(lane) = self.lanes.get_mut(&index) else { return };
         match lane.kept.take_lost(tail_lost) {
+            Lost::ForEver if !self.options.sends_again(index) => self.note_loss(index, out),
             Lost::ForEver => return self.end(IoError::TailLost, out),
             Lost::Again(operations) if operations.is_empty() => {}
             Lost::Again(operations) => self.send_again(index, operations),
@@ -348,7 +384,16 @@ impl VolumeClient {
             part.sent = Some(stream);
             part.again = None;
             let id = RequestId { client: self.options.client, stream, number: place.1 };
-            let credential = Credential::Attachment(self.options.attachment);
+            let attachment = self.options.attachment;
+            let credential = match self.options.role {
+                ClientRole::Session(session) => Credential::Session { attachment, session },
+                _ => Credential::Attachment(attachment),
+            };
+            if let Operation::Register(registration) = &mut part.operation {
+                self.numbers += 1;
+                let is_leased = self.sessions.is_leased(now);
+                *registration = lane.admissions.registration(self.numbers, is_leased);
+            }
             let operation = part.operation.clone();
             let request = Request { epoch: lane.epoch, credential, operation };
             let message = RequestMessage { slice: lane.slice, id, request };
@@ -383,13 +428,24 @@ impl VolumeClient {
         }
         let read = match (&part.operation, outcome) {
             (Operation::Read(range), Outcome::Read(extents)) => read_parts(*range, extents),
-            (Operation::Write { .. } | Operation::Discard { .. }, Outcome::Written(sequence)) => {
+            (Operation::Versions(range), Outcome::Versions(versions)) => {
+                version_parts(*range, versions)
+            }
+            (Operation::Write { .. } | Operation::Discard { .. }, Outcome::Written(version)) => {
                 let operation = part.operation.clone();
+                let sequence = version.sequence;
                 lane.acknowledged += 1;
                 lane.last_sequence = sequence;
                 if sequence > durable {
-                    lane.kept.keep(epoch, sequence, operation, self.options.keep_bytes);
+                    let again = self.options.sends_again(index);
+                    let limit = if again { self.options.keep_bytes } else { 0 };
+                    lane.kept.keep(epoch, sequence, operation, limit);
                 }
+                let tells = self.options.role != ClientRole::Device;
+                Some(if tells { vec![IoPart::Written(index, version)] } else { Vec::new() })
+            }
+            (Operation::Register(_), Outcome::Registered { at, used }) => {
+                self.on_registered(now, index, at, &used, out);
                 Some(Vec::new())
             }
             (Operation::Flush, Outcome::Flushed) => {
@@ -398,7 +454,8 @@ impl VolumeClient {
             }
             (Operation::Seal, Outcome::Sealed) => {
                 lane.sealed = true;
-                lane.flushed = lane.flushed.max(1);
+                lane.flushed = lane.flushed.max(1).min(lane.acknowledged);
+                self.sessions.sealed(now, index);
                 Some(Vec::new())
             }
             _ => None,
@@ -406,8 +463,10 @@ impl VolumeClient {
         let Some(read) = read else {
             return self.put_off(now, index, place, out);
         };
+        let Some(lane) = self.lanes.get_mut(&index) else { return };
         let io = lane.parts.remove(&place).and_then(|part| part.io);
         lane.ask_again = None;
+        lane.knocked = None;
         self.note_durable(index, durable);
         self.flush_if_much_is_kept(index);
         if let Some((id, i)) = io
@@ -418,6 +477,10 @@ impl VolumeClient {
         if !self.told_sealed && self.is_sealed() {
             self.told_sealed = true;
             out.push(ClientCommand::Sealed);
+        }
+        if !self.sessions.fences.is_empty() || self.options.role == ClientRole::Coordinator {
+            self.register_where_pending(now, index);
+            self.finish_fences(now, out);
         }
         self.pump(now, index, out);
     }
@@ -475,6 +538,12 @@ impl VolumeClient {
                     out.push(ClientCommand::QueryConfig { slice: index });
                 }
                 return self.learn(now, index, epoch, primary, tail_lost, out);
+            }
+            Refusal::NotRegistered => return self.knock(now, index, place, out),
+            Refusal::Fenced { .. } | Refusal::NotSealed
+                if matches!(self.options.role, ClientRole::Session(_)) =>
+            {
+                return self.knock(now, index, place, out);
             }
             Refusal::Busy | Refusal::Damaged { .. } => {
                 return self.put_off(now, index, place, out);
@@ -540,6 +609,7 @@ impl VolumeClient {
         for link in self.links.values_mut() {
             link.again = link.again.filter(|again| *again > now);
         }
+        self.finish_fences(now, out);
         self.pump_all(now, out);
     }
 

@@ -55,8 +55,8 @@ mod wire;
 
 pub use beacon::{BeaconCommand, BeaconEvent, BeaconMessage, Beacons};
 pub use client::{
-    ClientCommand, ClientEvent, ClientOptions, Io, IoError, IoId, ReadPart, VolumeBlock,
-    VolumeClient, VolumeRange,
+    ClientCommand, ClientEvent, ClientOptions, ClientRole, Io, IoError, IoId, IoPart, TREE_BLOCKS,
+    TREE_FIRST, VolumeBlock, VolumeClient, VolumeRange,
 };
 pub use command::{Command, Query};
 pub use control::Control;
@@ -73,8 +73,8 @@ pub use note::{LossCause, Note};
 pub use options::Options;
 pub use replica::{Opened, Replica};
 pub use request::{
-    ClientId, Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
-    RequestMessage, StreamId,
+    ClientId, Credential, Operation, Outcome, Refusal, Registration, Reply, ReplyMessage, Request,
+    RequestId, RequestMessage, StreamId,
 };
 pub use state::State;
 pub use status::{JoinProgress, ReplicaStatus, Role, Status};

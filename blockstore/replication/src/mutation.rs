@@ -52,11 +52,14 @@ pub enum Mutation {
     /// A restarted primary goes on in its old epoch, with the sequences that its log now ends at.
     /// Breaks: one version, one write; an acknowledged write survives a reboot.
     SequenceReused,
+    /// A new primary serves every session of the attachment until it has been told which ones.
+    /// Breaks: a fenced session never writes, and reads nothing.
+    FenceForgotten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgeEarly,
         Self::FlushAtReceived,
         Self::EpochUnchecked,
@@ -72,5 +75,6 @@ impl Mutation {
         Self::JoinerSilent,
         Self::RepairUnpaid,
         Self::SequenceReused,
+        Self::FenceForgotten,
     ];
 }

@@ -49,3 +49,12 @@
 //!     new incarnation.* Its word stands for what its earlier opening had, and that may be gone.
 //! 18. *A restarted primary proposes itself only with the tail of a listed member,* or if its machine
 //!     kept running: one member that was not restarted has everything acknowledged.
+//!
+//! **Sessions**
+//! 19. *A session's request is checked when it is admitted, which is when it is ordered; a read once
+//!     more when it is answered.* What waits has no right yet, and what is ordered comes before all
+//!     that is ordered after the fence.
+//! 20. *A new primary serves no session,* and one that serves was told so in this reign, under the
+//!     attachment sealed last. A fence that only its predecessor heard of is then a fence here.
+//! 21. *A registration holds from a moment of the primary's own, told in an earlier answer.* However
+//!     late it arrives, it is over when the coordinator says that it is.

@@ -25,6 +25,7 @@ mod join;
 mod membership;
 mod peer;
 mod read;
+mod sessions;
 mod status;
 mod window;
 mod write;
@@ -48,6 +49,7 @@ use self::credit::OwnCredit;
 use self::flush::DurableWait;
 use self::peer::Peer;
 use self::read::Reads;
+use self::sessions::Sessions;
 use self::window::Window;
 use self::write::InFlight;
 
@@ -89,6 +91,7 @@ pub(crate) struct Primary {
     durable_waits: VecDeque<DurableWait>,
     clients: Clients,
     reads: Reads,
+    sessions: Sessions,
     /// Every required replica has everything up to here.
     committed: Sequence,
     /// Every required replica has everything up to here durably.
@@ -152,6 +155,7 @@ impl Primary {
             durable_waits: VecDeque::new(),
             clients: Clients::default(),
             reads: Reads::default(),
+            sessions: Sessions::default(),
             committed: Sequence(0),
             stable: Sequence(0),
             sync_target: Sequence(0),

@@ -2,7 +2,7 @@
 //! and primary.
 //!
 //! Version history
-//! - 1: read, write, discard, flush, seal.
+//! - 1: read, write, discard, flush, seal, versions, register.
 //!
 //! A request names the epoch that its client knows. A primary takes it only if it has been primary
 //! without a break since that epoch: so nothing that a client sent long ago, to an earlier primary,
@@ -11,7 +11,8 @@
 mod codec;
 
 use mooring_terms::{
-    AttachmentEpoch, BlockIndex, BlockRange, Data, Epoch, Extent, NodeId, Sequence, SliceId,
+    AttachmentEpoch, BlockIndex, BlockRange, Data, Epoch, Extent, NodeId, Sequence, SessionId,
+    SliceId, Time, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,11 +39,54 @@ pub struct RequestId {
     pub number: u64,
 }
 
-/// What gives a client the right to do I/O. (Sessions of shared volumes come with them.)
+/// What gives a client the right to do I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credential {
-    /// The attachment of a private volume; valid from its seal on, until a higher one's.
+    /// The attachment of a private volume, or of a shared volume's coordinator; valid from its seal
+    /// on, until a higher one's.
     Attachment(AttachmentEpoch),
+    /// A session that the coordinator with this attachment has registered with this primary; valid
+    /// until the coordinator leaves it out of a registration, or has not renewed it for a lease.
+    Session {
+        /// The coordinator's attachment.
+        attachment: AttachmentEpoch,
+        /// The session.
+        session: SessionId,
+    },
+}
+
+impl Credential {
+    /// The attachment under which it does I/O.
+    #[must_use]
+    pub fn attachment(&self) -> AttachmentEpoch {
+        match self {
+            Self::Attachment(attachment) | Self::Session { attachment, .. } => *attachment,
+        }
+    }
+
+    /// The session, if it is one.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Attachment(_) => None,
+            Self::Session { session, .. } => Some(*session),
+        }
+    }
+}
+
+/// All sessions that a primary is to serve from now on, and for how long: said by the coordinator,
+/// again and again. A session that is left out is fenced in this slice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Grows with each registration of one attachment. One that isn't newer than another that came
+    /// before it changes nothing: it came late.
+    pub number: u64,
+    /// The primary's own moment in its newest answer that the coordinator has: the sessions are
+    /// served for a lease from *then*, however late this arrives. `None`: the coordinator knows no
+    /// moment of this primary yet, and nobody is served.
+    pub as_of: Option<Time>,
+    /// The sessions.
+    pub sessions: Vec<SessionId>,
 }
 
 /// A request, as the primary gets it.
@@ -81,6 +125,19 @@ pub enum Operation {
     Flush,
     /// Begin the attachment of the credential and end all older ones. Answered when durable.
     Seal,
+    /// Read the versions of blocks, without their data.
+    Versions(BlockRange),
+    /// Serve these sessions and no others. Answered when whatever the others had admitted is ordered
+    /// or dropped, and nothing of theirs will be served. Only for a coordinator.
+    Register(Registration),
+}
+
+impl Operation {
+    /// Whether it changes nothing that replicas keep: it is done beside writes that wait for room.
+    #[must_use]
+    pub fn writes_nothing(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Versions(_) | Self::Register(_))
+    }
 }
 
 /// The primary's answer.
@@ -100,14 +157,24 @@ pub struct Reply {
 pub enum Outcome {
     /// The blocks read, in order and covering the range; never missing.
     Read(Vec<Extent>),
-    /// Written or discarded, as this record.
-    Written(Sequence),
+    /// Written or discarded, as this record: the blocks have this version.
+    Written(Version),
     /// All earlier acknowledged writes are durable.
     Flushed,
     /// The attachment has begun in this slice.
     Sealed,
     /// Not done.
     Refused(Refusal),
+    /// The versions of the blocks asked for: in order and covering the range. What was never written
+    /// has `Version::ZERO`.
+    Versions(Vec<(BlockRange, Version)>),
+    /// The sessions that are served are those of the newest registration.
+    Registered {
+        /// The primary's moment now, for the next registration.
+        at: Time,
+        /// Those of the sessions registered before that have asked for something since.
+        used: Vec<SessionId>,
+    },
 }
 
 /// Why a request was not done.
@@ -164,6 +231,10 @@ pub enum Refusal {
     /// The request makes no sense (an empty range, say).
     #[error("the request is malformed")]
     Invalid,
+    /// The coordinator has not registered the session with this primary, or not renewed it in time.
+    /// Ask the coordinator, and send it again.
+    #[error("the session is not registered with this primary")]
+    NotRegistered,
 }
 
 /// A request on its way to a primary.

@@ -74,6 +74,12 @@ number! {
     AttachmentEpoch(u64), "a"
 }
 
+number! {
+    /// A client's standing with the coordinator of a shared volume. Given by the coordinator once in
+    /// the volume's life, and never again, whatever becomes of the client.
+    SessionId(u64), "session"
+}
+
 impl Epoch {
     /// The epoch after this one.
     ///

@@ -26,8 +26,8 @@ pub use block::{BLOCK_SIZE, BlockRange, Data, DataError, ZERO_BLOCK_CRC, crc32c}
 pub use entry::{Entry, Extent};
 pub use error::ErrorKind;
 pub use id::{
-    AttachmentEpoch, BlockIndex, Epoch, Incarnation, NodeId, PoolId, Sequence, SliceId, SliceIndex,
-    SnapshotId, Version, VolumeId,
+    AttachmentEpoch, BlockIndex, Epoch, Incarnation, NodeId, PoolId, Sequence, SessionId, SliceId,
+    SliceIndex, SnapshotId, Version, VolumeId,
 };
 pub use record::{Body, Record};
 pub use time::Time;

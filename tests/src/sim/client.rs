@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mooring_config::{AttachMode, Command as ConfigCommand, Done, Response};
 use mooring_replication::{
-    ClientCommand, ClientEvent, ClientId, ClientOptions, IoError, IoId, ReadPart, ReplyMessage,
+    ClientCommand, ClientEvent, ClientId, ClientOptions, IoError, IoId, IoPart, ReplyMessage,
     StreamId, VolumeClient,
 };
 use mooring_terms::{AttachmentEpoch, Epoch, NodeId, SliceId, Time, VolumeId};
@@ -255,6 +255,11 @@ impl Sim {
                 self.client_over(number);
             }
             ClientCommand::TailLost => self.client_over(number),
+            ClientCommand::Knock { .. }
+            | ClientCommand::Admitted { .. }
+            | ClientCommand::SessionFenced { .. } => {
+                unreachable!("a device has no sessions")
+            }
         }
     }
 
@@ -382,7 +387,7 @@ impl Sim {
     }
 
     /// An I/O is done.
-    fn io_answered(&mut self, number: u32, id: IoId, result: Result<Vec<ReadPart>, IoError>) {
+    fn io_answered(&mut self, number: u32, id: IoId, result: Result<Vec<IoPart>, IoError>) {
         let Some(client) = self.clients.get_mut(&number) else { return };
         if client.standing == Standing::Over {
             return;
@@ -427,15 +432,17 @@ impl Sim {
         })
     }
 
-    fn read_answered(&mut self, id: OpId, parts: &[ReadPart]) {
+    fn read_answered(&mut self, id: OpId, parts: &[IoPart]) {
         let Some(op) = self.history.op(id).copied() else { return };
         let mut values = Vec::new();
         for part in parts {
             match part {
-                ReadPart::Zeros(blocks) => {
+                // Those of shared volumes.
+                IoPart::Versions(..) | IoPart::Written(..) => {}
+                IoPart::Zeros(blocks) => {
                     values.extend((0..*blocks).map(|_| Value::Zero));
                 }
-                ReadPart::Data(data) => {
+                IoPart::Data(data) => {
                     for i in 0..usize::try_from(data.blocks()).expect("few blocks") {
                         let (slice, block) = place(op.range.first.0 + values.len() as u64);
                         match decode(data.block(i), slice, block) {
@@ -539,6 +546,12 @@ fn client_event_name(event: &ClientEvent) -> &'static str {
         ClientEvent::Disconnected { .. } => "client: disconnected",
         ClientEvent::Reply { .. } => "client: reply",
         ClientEvent::Resized { .. } => "client: resized",
+        ClientEvent::Coordinator { .. }
+        | ClientEvent::Admitted { .. }
+        | ClientEvent::Register { .. }
+        | ClientEvent::Leased { .. }
+        | ClientEvent::Admit { .. }
+        | ClientEvent::Fence { .. } => "client: of a shared volume",
         ClientEvent::Close => "client: close",
         ClientEvent::Tick => "client: tick",
     }
@@ -553,5 +566,8 @@ fn client_command_name(command: &ClientCommand) -> &'static str {
         ClientCommand::Sealed => "client: sealed",
         ClientCommand::Fenced { .. } => "client: fenced",
         ClientCommand::TailLost => "client: tail lost",
+        ClientCommand::Knock { .. } => "client: knock",
+        ClientCommand::Admitted { .. } => "client: admitted",
+        ClientCommand::SessionFenced { .. } => "client: session fenced",
     }
 }

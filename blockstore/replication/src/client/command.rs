@@ -1,6 +1,8 @@
 //! What a volume's client wants done.
 
-use mooring_terms::{AttachmentEpoch, BlockIndex, Data, ErrorKind, NodeId, SliceId, SliceIndex};
+use mooring_terms::{
+    AttachmentEpoch, BlockIndex, Data, ErrorKind, NodeId, SessionId, SliceId, SliceIndex, Version,
+};
 
 use super::event::IoId;
 use crate::request::RequestMessage;
@@ -30,11 +32,31 @@ pub enum ClientCommand {
     Done {
         /// Which.
         id: IoId,
-        /// What came of it: for a read its parts in order, for all else none.
-        result: Result<Vec<ReadPart>, IoError>,
+        /// What came of it: for a read or a look at versions its parts in order; for a write or
+        /// discard on a shared volume what it was written as; for all else none.
+        result: Result<Vec<IoPart>, IoError>,
     },
-    /// Every slice has sealed the attachment: the device may appear.
+    /// Every slice has sealed the attachment: the device may appear. For a coordinator: slice 0 has,
+    /// so that the tree can be opened; the others follow.
     Sealed,
+    /// A session's: the primary of the slice doesn't know it. The coordinator is to register it there;
+    /// answered by [`ClientEvent::Admitted`](super::ClientEvent::Admitted), and said again until it is.
+    Knock {
+        /// The slice.
+        slice: SliceIndex,
+    },
+    /// A coordinator's: the primary of the slice serves the session from now on.
+    Admitted {
+        /// The slice.
+        slice: SliceIndex,
+        /// The session.
+        session: SessionId,
+    },
+    /// A coordinator's: nothing of the session will be served in any slice any more.
+    SessionFenced {
+        /// The session.
+        session: SessionId,
+    },
     /// A newer attachment has begun. Everything has failed and will fail; final.
     Fenced {
         /// The newer attachment.
@@ -45,13 +67,17 @@ pub enum ClientCommand {
     TailLost,
 }
 
-/// A part of what a read gives.
+/// A part of what an I/O gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadPart {
+pub enum IoPart {
     /// Blocks with data, still with their checksums: the device verifies them.
     Data(Data),
     /// This many blocks of zeros.
     Zeros(u64),
+    /// This many blocks have this version in their slice.
+    Versions(u64, Version),
+    /// Written or discarded in this slice with this version.
+    Written(SliceIndex, Version),
 }
 
 /// Why an I/O failed.
@@ -90,9 +116,10 @@ pub enum IoError {
     /// The volume's `io_timeout` ran out.
     #[error("no answer within the volume's io_timeout")]
     TimedOut,
-    /// All replicas lost writes that had been acknowledged and not flushed, and they are no longer
-    /// at hand to be sent again. The device gives errors from now on.
-    #[error("acknowledged writes were lost with all replicas; the device must be attached anew")]
+    /// All replicas lost writes that had been acknowledged and not flushed, and they are not at hand
+    /// to be sent again. A device gives errors from now on; on a shared volume it is the error of
+    /// the next flush, and that of no later one.
+    #[error("acknowledged writes were lost with all replicas")]
     TailLost,
 }
 

@@ -1,7 +1,7 @@
 //! What happens to a volume's client.
 
 use mooring_config::SliceConfig;
-use mooring_terms::{Data, NodeId, SliceIndex};
+use mooring_terms::{AttachmentEpoch, Data, NodeId, SessionId, SliceIndex, Time};
 
 use crate::request::{ReplyMessage, StreamId};
 
@@ -45,6 +45,10 @@ pub enum Io {
     },
     /// Make everything done before durable.
     Flush,
+    /// Make everything durable that was done before in these slices, by whomever.
+    FlushSlices(Vec<SliceIndex>),
+    /// Look at the versions of blocks.
+    Versions(VolumeRange),
 }
 
 /// What happened.
@@ -89,6 +93,42 @@ pub enum ClientEvent {
     Resized {
         /// Its blocks now.
         blocks: u64,
+    },
+    /// A session's: another coordinator serves the volume, or the same under a newer attachment.
+    Coordinator {
+        /// Its attachment.
+        attachment: AttachmentEpoch,
+    },
+    /// A session's: it is registered in the slice.
+    Admitted {
+        /// The slice.
+        slice: SliceIndex,
+    },
+    /// A coordinator's: the session may be let in from now on. Never one that was fenced.
+    Register {
+        /// The session.
+        session: SessionId,
+    },
+    /// A coordinator's: it may name sessions to slices until this moment, since slice 0 can't have
+    /// been taken from it before. Comes again and again while there are sessions.
+    Leased {
+        /// The moment.
+        until: Time,
+    },
+    /// A coordinator's: the session is to be served in the slice; said when it first asks for
+    /// something there. Answered by [`ClientCommand::Admitted`](super::ClientCommand::Admitted),
+    /// unless the session was fenced.
+    Admit {
+        /// The slice.
+        slice: SliceIndex,
+        /// The session.
+        session: SessionId,
+    },
+    /// A coordinator's: the session is never to be served again. Answered by
+    /// [`ClientCommand::SessionFenced`](super::ClientCommand::SessionFenced).
+    Fence {
+        /// The session.
+        session: SessionId,
     },
     /// Give up: everything fails from now on (detach by force, end of the attachment).
     Close,

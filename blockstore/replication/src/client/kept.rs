@@ -95,6 +95,11 @@ impl Kept {
         self.writes.is_empty() && self.let_go == Epoch(0)
     }
 
+    /// Forgets all of it.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// The epoch `tail_lost` began without the tail of the one before: what of it was acknowledged
     /// here.
     pub(super) fn take_lost(&mut self, tail_lost: Epoch) -> Lost {

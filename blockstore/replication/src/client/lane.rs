@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 
 use mooring_terms::{BlockRange, Epoch, NodeId, Sequence, SliceId, Time};
 
+use super::admissions::Admissions;
 use super::event::IoId;
 use super::kept::Kept;
+use super::options::ClientRole;
 use crate::request::{Operation, StreamId};
 
 /// What is sent before what.
@@ -61,10 +63,16 @@ pub(super) struct Lane {
     pub(super) last_sequence: Sequence,
     /// When to ask for the configuration, while something is unanswered.
     pub(super) ask_again: Option<Time>,
+    /// A coordinator's sessions here.
+    pub(super) admissions: Admissions,
+    /// A session's: when it last asked the coordinator to be let in here.
+    pub(super) knocked: Option<Time>,
+    /// Acknowledged writes are gone, and the next flush has to say so.
+    pub(super) lost: bool,
 }
 
 impl Lane {
-    pub(super) fn new(slice: SliceId) -> Self {
+    pub(super) fn new(slice: SliceId, role: ClientRole) -> Self {
         Self {
             slice,
             epoch: Epoch(0),
@@ -73,11 +81,15 @@ impl Lane {
             parts: BTreeMap::new(),
             kept: Kept::default(),
             // What an earlier process of this attachment was acknowledged: the first flush, or the
-            // seal (durable everywhere, with all before it), covers it.
-            acknowledged: 1,
+            // seal (durable everywhere, with all before it), covers it. Sessions and coordinators
+            // have no earlier process.
+            acknowledged: u64::from(role == ClientRole::Device),
             flushed: 0,
             last_sequence: Sequence(0),
             ask_again: None,
+            admissions: Admissions::default(),
+            knocked: None,
+            lost: false,
         }
     }
 
@@ -132,11 +144,11 @@ impl Lane {
 /// The blocks that a request touches, and whether it changes them.
 pub(super) fn touches(operation: &Operation) -> (Option<BlockRange>, bool) {
     match operation {
-        Operation::Read(range) => (Some(*range), false),
+        Operation::Read(range) | Operation::Versions(range) => (Some(*range), false),
         Operation::Write { first, data, .. } => {
             (Some(BlockRange::new(*first, data.blocks())), true)
         }
         Operation::Discard { range, .. } => (Some(*range), true),
-        Operation::Flush | Operation::Seal => (None, false),
+        Operation::Flush | Operation::Seal | Operation::Register(_) => (None, false),
     }
 }

@@ -1,17 +1,17 @@
 //! One I/O of the device: split over slices, put together again.
 
-use mooring_terms::{BlockIndex, BlockRange, Extent, SliceIndex, Time};
+use mooring_terms::{BlockIndex, BlockRange, Extent, SliceIndex, Time, Version};
 
-use super::command::{IoError, ReadPart};
+use super::command::{IoError, IoPart};
 use super::event::{Io, VolumeBlock, VolumeRange};
-use super::options::ClientOptions;
+use super::options::{ClientOptions, ClientRole, TREE_BLOCKS, TREE_FIRST};
 use crate::request::Operation;
 
 /// An I/O that is not done.
 #[derive(Debug)]
 pub(super) struct Task {
     /// What each part of it read, once answered.
-    parts: Vec<Option<Vec<ReadPart>>>,
+    parts: Vec<Option<Vec<IoPart>>>,
     pub(super) deadline: Option<Time>,
 }
 
@@ -21,17 +21,22 @@ impl Task {
     }
 
     /// Part `i` is answered; tells whether all are.
-    pub(super) fn answered(&mut self, i: usize, read: Vec<ReadPart>) -> bool {
+    pub(super) fn answered(&mut self, i: usize, read: Vec<IoPart>) -> bool {
         self.parts[i] = Some(read);
         self.parts.iter().all(Option::is_some)
     }
 
     /// What all parts read, in order.
-    pub(super) fn into_result(self) -> Vec<ReadPart> {
-        let mut result: Vec<ReadPart> = Vec::new();
+    pub(super) fn into_result(self) -> Vec<IoPart> {
+        let mut result: Vec<IoPart> = Vec::new();
         for part in self.parts.into_iter().flatten().flatten() {
             match (result.last_mut(), part) {
-                (Some(ReadPart::Zeros(before)), ReadPart::Zeros(more)) => *before += more,
+                (Some(IoPart::Zeros(before)), IoPart::Zeros(more)) => *before += more,
+                (Some(IoPart::Versions(before, one)), IoPart::Versions(more, other))
+                    if *one == other =>
+                {
+                    *before += more;
+                }
                 (_, part) => result.push(part),
             }
         }
@@ -46,19 +51,26 @@ pub(super) fn split(
 ) -> Result<Vec<(SliceIndex, Operation)>, IoError> {
     let range = match io {
         Io::Read(range) | Io::Discard { range, .. } => *range,
+        Io::Versions(range) => *range,
         Io::Write { first, data, .. } => VolumeRange { first: *first, count: data.blocks() },
-        Io::Flush => return Ok(Vec::new()),
+        Io::Flush | Io::FlushSlices(_) => return Ok(Vec::new()),
     };
     let end = range.first.0.checked_add(range.count).ok_or(IoError::Invalid)?;
-    if range.count == 0 || end > options.blocks {
+    let in_tree = options.role == ClientRole::Coordinator
+        && range.first.0 >= TREE_FIRST
+        && end <= TREE_FIRST + TREE_BLOCKS;
+    if range.count == 0 || !(end <= options.blocks || in_tree) {
         return Err(IoError::Invalid);
     }
     let mut parts = Vec::new();
     let mut at = range.first.0;
     while at < end {
-        let index = at / options.slice_blocks;
-        let first = at % options.slice_blocks;
-        let left = (options.slice_blocks - first).min(end - at);
+        let (index, first, left) = if in_tree {
+            (0, at, end - at)
+        } else {
+            let first = at % options.slice_blocks;
+            (at / options.slice_blocks, first, (options.slice_blocks - first).min(end - at))
+        };
         let count = match io {
             Io::Discard { .. } => left,
             _ => left.min(options.max_request_blocks.max(1)),
@@ -66,6 +78,7 @@ pub(super) fn split(
         let here = BlockRange::new(BlockIndex(first), count);
         let operation = match io {
             Io::Read(_) => Operation::Read(here),
+            Io::Versions(_) => Operation::Versions(here),
             Io::Discard { fua, .. } => Operation::Discard { range: here, fua: *fua },
             Io::Write { first: VolumeBlock(start), data, fua } => {
                 let skip = usize::try_from(at - start).map_err(|_| IoError::Invalid)?;
@@ -74,7 +87,7 @@ pub(super) fn split(
                 let data = if whole { data.clone() } else { data.slice(skip, len) };
                 Operation::Write { first: here.first, data, fua: *fua }
             }
-            Io::Flush => Operation::Flush,
+            Io::Flush | Io::FlushSlices(_) => Operation::Flush,
         };
         let index = u32::try_from(index).map_err(|_| IoError::Invalid)?;
         parts.push((SliceIndex(index), operation));
@@ -83,8 +96,25 @@ pub(super) fn split(
     Ok(parts)
 }
 
+/// What a look at versions gave; none if it isn't what was asked for.
+pub(super) fn version_parts(
+    range: BlockRange,
+    versions: Vec<(BlockRange, Version)>,
+) -> Option<Vec<IoPart>> {
+    let mut at = range.first;
+    let mut parts = Vec::with_capacity(versions.len());
+    for (here, version) in versions {
+        if here.first != at {
+            return None;
+        }
+        at = here.end();
+        parts.push(IoPart::Versions(here.count, version));
+    }
+    (at == range.end()).then_some(parts)
+}
+
 /// What a read gave; none if it isn't what was asked for.
-pub(super) fn read_parts(range: BlockRange, extents: Vec<Extent>) -> Option<Vec<ReadPart>> {
+pub(super) fn read_parts(range: BlockRange, extents: Vec<Extent>) -> Option<Vec<IoPart>> {
     let mut at = range.first;
     let mut parts = Vec::with_capacity(extents.len());
     for extent in extents {
@@ -94,8 +124,8 @@ pub(super) fn read_parts(range: BlockRange, extents: Vec<Extent>) -> Option<Vec<
         }
         at = here.end();
         parts.push(match extent {
-            Extent::Hole { range, .. } => ReadPart::Zeros(range.count),
-            Extent::Data { data, .. } => ReadPart::Data(data),
+            Extent::Hole { range, .. } => IoPart::Zeros(range.count),
+            Extent::Data { data, .. } => IoPart::Data(data),
             Extent::Missing { .. } => return None,
         });
     }

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mooring_terms::{BlockIndex, BlockRange, Data, Sequence};
 
+use super::read::{Asker, Wants};
+use super::sessions::MOST_SESSIONS;
 use super::{Phase, Primary};
 use crate::command::Command;
 use crate::core::{Core, Turn, mutated};
@@ -28,6 +30,8 @@ pub(super) struct Clients {
     known: BTreeMap<ClientId, Client>,
     queue: VecDeque<(RequestId, Request)>,
     queue_bytes: u64,
+    /// Registrations that wait among the others.
+    registrations: usize,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,7 @@ pub(super) enum Admission {
 impl Clients {
     pub(super) fn take_queue(&mut self) -> Vec<RequestId> {
         self.queue_bytes = 0;
+        self.registrations = 0;
         std::mem::take(&mut self.queue).into_iter().map(|(id, _)| id).collect()
     }
 
@@ -66,17 +71,33 @@ impl Clients {
 
     fn push(&mut self, id: RequestId, request: Request) {
         self.queue_bytes += weight(&request);
+        self.registrations += usize::from(is_registration(&request));
         self.queue.push_back((id, request));
     }
 
     pub(super) fn pop(&mut self) -> Option<(RequestId, Request)> {
         let (id, request) = self.queue.pop_front()?;
         self.queue_bytes -= weight(&request);
+        self.registrations -= usize::from(is_registration(&request));
+        Some((id, request))
+    }
+
+    /// The first registration that waits, out of its turn: a fence must not wait for writes that
+    /// wait for space or replicas.
+    fn pop_registration(&mut self) -> Option<(RequestId, Request)> {
+        if self.registrations == 0 {
+            return None;
+        }
+        let at = self.queue.iter().position(|(_, request)| is_registration(request))?;
+        let (id, request) = self.queue.remove(at)?;
+        self.queue_bytes -= weight(&request);
+        self.registrations -= 1;
         Some((id, request))
     }
 
     fn put_back(&mut self, id: RequestId, request: Request) {
         self.queue_bytes += weight(&request);
+        self.registrations += usize::from(is_registration(&request));
         self.queue.push_front((id, request));
     }
 
@@ -84,13 +105,19 @@ impl Clients {
     fn drop_older(&mut self, client: ClientId, stream: StreamId) {
         self.queue.retain(|(id, _)| id.client != client || id.stream >= stream);
         self.queue_bytes = self.queue.iter().map(|(_, request)| weight(request)).sum();
+        self.registrations = self.queue.iter().filter(|(_, one)| is_registration(one)).count();
     }
+}
+
+fn is_registration(request: &Request) -> bool {
+    matches!(request.operation, Operation::Register(_))
 }
 
 fn weight(request: &Request) -> u64 {
     REQUEST_BYTES
         + match &request.operation {
             Operation::Write { data, .. } => data.bytes().len() as u64,
+            Operation::Register(registration) => 8 * registration.sessions.len() as u64,
             _ => 0,
         }
 }
@@ -129,9 +156,9 @@ impl Primary {
         if client.stream > id.stream {
             return;
         }
-        let behind_barrier = client.barrier > self.committed;
-        let is_read = matches!(request.operation, Operation::Read(_));
-        let in_order = self.clients.queue_is_empty() || is_read;
+        // Registrations have an order of their own.
+        let behind_barrier = client.barrier > self.committed && !is_registration(&request);
+        let in_order = self.clients.queue_is_empty() || request.operation.writes_nothing();
         if self.phase == Phase::Serving && !behind_barrier && in_order {
             if let Admission::Blocked(request) = self.admit(core, turn, id, request) {
                 self.enqueue(core, turn, id, request);
@@ -152,6 +179,11 @@ impl Primary {
 
     /// Admits what waits, as far as it can be.
     pub(super) fn admit_queue(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
+        while self.phase == Phase::Serving
+            && let Some((id, request)) = self.clients.pop_registration()
+        {
+            self.admit(core, turn, id, request);
+        }
         while self.phase == Phase::Serving {
             let Some((id, request)) = self.clients.pop() else { return };
             let barrier = self.clients.known.get(&id.client).map(|client| client.barrier);
@@ -182,12 +214,22 @@ impl Primary {
             self.reply(turn, id, Outcome::Refused(refusal));
             return Admission::Done;
         }
-        if self.has_too_few(core, turn) && !matches!(request.operation, Operation::Read(_)) {
+        if self.has_too_few(core, turn) && !request.operation.writes_nothing() {
             return Admission::Blocked(request);
         }
+        let credential = request.credential;
         match request.operation {
             Operation::Read(range) => {
-                self.begin_read(core, turn, id, range);
+                self.begin_read(core, turn, Asker { id, credential, wants: Wants::Data }, range);
+                Admission::Done
+            }
+            Operation::Versions(range) => {
+                let asker = Asker { id, credential, wants: Wants::Versions };
+                self.begin_read(core, turn, asker, range);
+                Admission::Done
+            }
+            Operation::Register(registration) => {
+                self.register(core, turn, id, credential, &registration);
                 Admission::Done
             }
             Operation::Flush => {
@@ -195,7 +237,7 @@ impl Primary {
                 Admission::Done
             }
             Operation::Seal => {
-                self.begin_seal(core, turn, id, request.credential);
+                self.begin_seal(core, turn, id, credential);
                 Admission::Done
             }
             Operation::Write { .. } | Operation::Discard { .. } => {
@@ -205,7 +247,12 @@ impl Primary {
     }
 
     /// Whether the request may be done here and now by this client.
-    fn check(&self, core: &Core, turn: &mut Turn<'_>, request: &Request) -> Result<(), Refusal> {
+    fn check(
+        &mut self,
+        core: &Core,
+        turn: &mut Turn<'_>,
+        request: &Request,
+    ) -> Result<(), Refusal> {
         if request.epoch < self.reign {
             return Err(Self::moved(core));
         }
@@ -214,16 +261,11 @@ impl Primary {
             turn.out.push(Command::QueryConfig);
             return Err(Self::moved(core));
         }
-        let Credential::Attachment(attachment) = request.credential;
-        if attachment < self.seal {
-            return Err(Refusal::Fenced { by: self.seal });
-        }
-        let sealed = attachment <= self.seal || mutated!(core, SealLost);
-        if !sealed && request.operation != Operation::Seal {
-            return Err(Refusal::NotSealed);
-        }
+        self.check_credential(core, turn, request)?;
         match &request.operation {
-            Operation::Read(range) | Operation::Discard { range, .. } => check_range(core, *range),
+            Operation::Read(range)
+            | Operation::Versions(range)
+            | Operation::Discard { range, .. } => check_range(core, *range),
             Operation::Write { first, data, .. } => {
                 check_range(core, BlockRange::new(*first, data.blocks()))?;
                 if data.blocks() > core.options.max_write_blocks {
@@ -231,8 +273,37 @@ impl Primary {
                 }
                 check_data(*first, data)
             }
-            Operation::Flush | Operation::Seal => Ok(()),
+            Operation::Register(registration) if registration.sessions.len() > MOST_SESSIONS => {
+                Err(Refusal::Invalid)
+            }
+            Operation::Flush | Operation::Seal | Operation::Register(_) => Ok(()),
         }
+    }
+
+    /// Whether who asks has the right to.
+    fn check_credential(
+        &mut self,
+        core: &Core,
+        turn: &Turn<'_>,
+        request: &Request,
+    ) -> Result<(), Refusal> {
+        let attachment = match request.credential {
+            Credential::Attachment(attachment) => attachment,
+            Credential::Session { attachment, session } => {
+                if matches!(request.operation, Operation::Seal | Operation::Register(_)) {
+                    return Err(Refusal::Invalid);
+                }
+                return self.check_session(core, turn, attachment, session);
+            }
+        };
+        if attachment < self.seal {
+            return Err(Refusal::Fenced { by: self.seal });
+        }
+        let sealed = attachment <= self.seal || mutated!(core, SealLost);
+        if !sealed && request.operation != Operation::Seal {
+            return Err(Refusal::NotSealed);
+        }
+        Ok(())
     }
 
     /// Whether I/O waits for more in-sync replicas.

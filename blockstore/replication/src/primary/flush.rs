@@ -1,6 +1,6 @@
 //! FLUSH and FUA: answered when durable on every in-sync replica.
 
-use mooring_terms::Sequence;
+use mooring_terms::{Sequence, Version};
 
 use super::Primary;
 use crate::core::{Core, Turn};
@@ -18,7 +18,7 @@ pub(super) struct DurableWait {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waits {
     Flush,
-    Write,
+    Write(Version),
     Seal,
 }
 
@@ -44,7 +44,7 @@ impl Primary {
             }
             let outcome = match wait.waits {
                 Waits::Flush => Outcome::Flushed,
-                Waits::Write => Outcome::Written(wait.sequence),
+                Waits::Write(version) => Outcome::Written(version),
                 Waits::Seal => Outcome::Sealed,
             };
             self.reply(turn, wait.id, outcome);

@@ -22,7 +22,7 @@ use crate::joiner::copy_entry;
 use crate::message::{MessageBody, ReadBlocks};
 use crate::note::Note;
 use crate::options::Options;
-use crate::request::{Outcome, Refusal, RequestId};
+use crate::request::{Credential, Outcome, Refusal, RequestId};
 use crate::space;
 
 /// Reads under way.
@@ -70,14 +70,29 @@ enum Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
     /// A client.
-    Client(RequestId),
+    Client(Asker),
     /// The copy to the joining replica on this node.
     Join(NodeId),
 }
 
+/// The client's request that a read is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asker {
+    pub(super) id: RequestId,
+    pub(super) credential: Credential,
+    pub(super) wants: Wants,
+}
+
+/// What of the blocks is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    Data,
+    Versions,
+}
+
 #[derive(Debug)]
 struct Held {
-    id: RequestId,
+    asker: Asker,
     /// The newest version in it.
     until: Sequence,
     extents: Vec<Extent>,
@@ -116,10 +131,10 @@ impl Reads {
         let active = reads.active.into_values().map(|reading| reading.reader);
         let fetching = reads.fetching.into_values().map(|fetch| fetch.reading.reader);
         let client = |reader| match reader {
-            Reader::Client(id) => Some(id),
+            Reader::Client(asker) => Some(asker.id),
             Reader::Join(_) => None,
         };
-        let held = reads.held.into_iter().map(|held| held.id);
+        let held = reads.held.into_iter().map(|held| held.asker.id);
         blocked.chain(active).chain(fetching).filter_map(client).chain(held).collect()
     }
 
@@ -136,10 +151,10 @@ impl Primary {
         &mut self,
         core: &mut Core,
         turn: &mut Turn<'_>,
-        id: RequestId,
+        asker: Asker,
         range: BlockRange,
     ) {
-        let reading = Reading::new(Reader::Client(id), range);
+        let reading = Reading::new(Reader::Client(asker), range);
         match self.last_overlapping(range).filter(|_| !mutated!(core, ReadUncommitted)) {
             Some(sequence) => self.reads.blocked.push((sequence, reading)),
             None => self.read(core, turn, reading),
@@ -205,10 +220,10 @@ impl Primary {
     ) {
         match reader {
             Reader::Join(node) => self.copy(core, turn, node, extents),
-            Reader::Client(id) => {
+            Reader::Client(asker) => {
                 let newest = extents.iter().filter_map(Extent::version).map(|v| v.sequence).max();
                 let until = newest.unwrap_or(Sequence(0));
-                self.reads.held.push(Held { id, until, extents });
+                self.reads.held.push(Held { asker, until, extents });
             }
         }
     }
@@ -221,7 +236,7 @@ impl Primary {
             let ready = |held: &mut Held| all || held.until <= committed;
             let ready: Vec<Held> = self.reads.held.extract_if(.., ready).collect();
             for held in ready {
-                self.reply(turn, held.id, Outcome::Read(held.extents));
+                self.release(core, turn, held);
             }
         }
         if !self.reads.blocked.is_empty() {
@@ -232,6 +247,26 @@ impl Primary {
                 self.read(core, turn, reading);
             }
         }
+    }
+
+    /// Answers a read: but not to a session that was fenced while it was under way.
+    fn release(&mut self, core: &Core, turn: &mut Turn<'_>, held: Held) {
+        let Asker { id, credential, wants } = held.asker;
+        let entitled = match credential {
+            Credential::Session { attachment, session } => {
+                self.check_session(core, turn, attachment, session)
+            }
+            Credential::Attachment(_) => Ok(()),
+        };
+        let outcome = match (entitled, wants) {
+            (Err(refusal), _) => Outcome::Refused(refusal),
+            (Ok(()), Wants::Data) => Outcome::Read(held.extents),
+            (Ok(()), Wants::Versions) => {
+                let of = |extent: &Extent| Some((extent.range(), extent.version()?));
+                Outcome::Versions(held.extents.iter().filter_map(of).collect())
+            }
+        };
+        self.reply(turn, id, outcome);
     }
 
     /// Gets a good copy of what is lacking from the next in-sync replica that was not asked yet.
@@ -265,9 +300,9 @@ impl Primary {
         let block = lack.range.first;
         core.note(turn, Note::BlockLost { block });
         match reading.reader {
-            Reader::Client(id) => {
+            Reader::Client(asker) => {
                 let refusal = Refusal::Corrupt { slice: core.slice, block, node: core.me.node };
-                self.reply(turn, id, Outcome::Refused(refusal));
+                self.reply(turn, asker.id, Outcome::Refused(refusal));
             }
             Reader::Join(node) => self.copy_without(core, turn, node, reading, lack),
         }

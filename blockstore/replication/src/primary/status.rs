@@ -1,6 +1,6 @@
 //! What people see of a primary.
 
-use mooring_terms::{NodeId, Sequence};
+use mooring_terms::{AttachmentEpoch, NodeId, Sequence, Time};
 
 use super::{Phase, Primary};
 use crate::core::{Core, Turn};
@@ -45,6 +45,24 @@ impl Primary {
         matches!(self.phase, Phase::Serving)
             && self.committed == core.log.last.sequence
             && self.holds_leases(core, turn)
+    }
+
+    /// Until when no other can be primary, if this one serves under `attachment`.
+    pub(crate) fn leased_until(
+        &self,
+        core: &Core,
+        turn: &Turn<'_>,
+        attachment: AttachmentEpoch,
+    ) -> Option<Time> {
+        if self.phase != Phase::Serving || self.seal != attachment {
+            return None;
+        }
+        let lease = core.options.lease;
+        let mut until = turn.now + lease;
+        for member in &self.required {
+            until = until.min(self.answered(core, turn, member.node)? + lease);
+        }
+        Some(until).filter(|until| *until > turn.now)
     }
 
     pub(crate) fn replicas(&self, core: &Core) -> Vec<ReplicaStatus> {

@@ -1,6 +1,6 @@
 //! Writes, discards and seals: a sequence, a record, an answer when every in-sync replica has it.
 
-use mooring_terms::{BlockRange, Body, Record, Sequence, Version};
+use mooring_terms::{BlockRange, Body, Epoch, Record, Sequence, Version};
 
 use super::Primary;
 use super::clients::Admission;
@@ -16,6 +16,8 @@ use crate::space;
 pub(super) struct InFlight {
     /// Who waits for it; none for the primary's own control records.
     pub(super) id: Option<RequestId>,
+    /// The epoch in which it was ordered.
+    pub(super) epoch: Epoch,
     /// The blocks that it changes.
     pub(super) range: Option<BlockRange>,
     /// What its answer says, and whether that waits for media.
@@ -43,9 +45,11 @@ impl Primary {
                 (Body::Write { first: *first, data: data.clone() }, *fua)
             }
             Operation::Discard { range, fua } => (Body::Discard(*range), *fua),
-            Operation::Read(_) | Operation::Flush | Operation::Seal => {
-                return Admission::Blocked(request);
-            }
+            Operation::Read(_)
+            | Operation::Versions(_)
+            | Operation::Flush
+            | Operation::Seal
+            | Operation::Register(_) => return Admission::Blocked(request),
         };
         let record = Record { version: Version::ZERO, body };
         let fits = self.window.bytes() + Window::weight(&record) <= core.options.window_bytes;
@@ -60,7 +64,8 @@ impl Primary {
         let answer = if fua { Answer::WrittenDurably } else { Answer::Written };
         let range = record.range();
         let version = self.order(core, turn, record.body, fua);
-        self.in_flight.insert(version.sequence, InFlight { id: Some(id), range, answer });
+        let epoch = version.epoch;
+        self.in_flight.insert(version.sequence, InFlight { id: Some(id), epoch, range, answer });
         self.top_up_credit(core, turn);
         Admission::Done
     }
@@ -73,11 +78,12 @@ impl Primary {
         id: RequestId,
         credential: Credential,
     ) {
-        let Credential::Attachment(attachment) = credential;
+        let attachment = credential.attachment();
         self.seal = self.seal.max(attachment);
         let control = Control::Seal { attachment };
         let version = self.order(core, turn, Body::Control(control.encode()), true);
-        let in_flight = InFlight { id: Some(id), range: None, answer: Answer::Sealed };
+        let epoch = version.epoch;
+        let in_flight = InFlight { id: Some(id), epoch, range: None, answer: Answer::Sealed };
         self.in_flight.insert(version.sequence, in_flight);
     }
 
@@ -89,9 +95,10 @@ impl Primary {
             }
             let Some((_, write)) = self.in_flight.pop_first() else { break };
             let Some(id) = write.id else { continue };
+            let version = Version::new(write.epoch, sequence);
             match write.answer {
-                Answer::Written => self.reply(turn, id, Outcome::Written(sequence)),
-                Answer::WrittenDurably => self.wait_durably(id, sequence, Waits::Write),
+                Answer::Written => self.reply(turn, id, Outcome::Written(version)),
+                Answer::WrittenDurably => self.wait_durably(id, sequence, Waits::Write(version)),
                 Answer::Sealed => self.wait_durably(id, sequence, Waits::Seal),
             }
         }

@@ -1,6 +1,6 @@
 //! What people see of a replica.
 
-use mooring_terms::{Epoch, Sequence, Time};
+use mooring_terms::{AttachmentEpoch, Epoch, Sequence, Time};
 
 use super::{Replica, Role};
 use crate::core::Turn;
@@ -47,6 +47,21 @@ impl Replica {
         let Role::Primary(primary) = &self.role else { return None };
         let turn = Turn { now, leases, out: &mut Vec::new() };
         primary.is_settled(&self.core, &turn).then(|| self.core.epoch())
+    }
+
+    /// Until when no other can be primary, if `attachment` is the newest sealed here: what a coordinator
+    /// needs before it answers, and before it renews sessions. `None` where there is no such moment to
+    /// come. (A newer attachment may be sealed here before that.)
+    #[must_use]
+    pub fn leased_until(
+        &self,
+        now: Time,
+        leases: &dyn Leases,
+        attachment: AttachmentEpoch,
+    ) -> Option<Time> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let turn = Turn { now, leases, out: &mut Vec::new() };
+        primary.leased_until(&self.core, &turn, attachment)
     }
 
     fn role_name(&self) -> RoleName {

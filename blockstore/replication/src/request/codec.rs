@@ -1,11 +1,11 @@
 //! Requests and replies as bytes.
 
 use bytes::Bytes;
-use mooring_terms::{BlockIndex, BlockRange, Epoch, Sequence, SliceId};
+use mooring_terms::{BlockIndex, BlockRange, Epoch, Sequence, SessionId, SliceId, Time, Version};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Credential, Operation, Outcome, Refusal, Reply, ReplyMessage, Request, RequestId,
+    Credential, Operation, Outcome, Refusal, Registration, Reply, ReplyMessage, Request, RequestId,
     RequestMessage,
 };
 use crate::wire::{self, Frames, WireData, WireError, WireExtent};
@@ -27,6 +27,8 @@ enum WireOperation {
     Discard { range: BlockRange, fua: bool },
     Flush,
     Seal,
+    Versions(BlockRange),
+    Register(Registration),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,10 +44,18 @@ struct ReplyHeader {
 #[derive(Serialize, Deserialize)]
 enum WireOutcome {
     Read(Vec<WireExtent>),
+    /// In the epoch of the reply.
     Written(Sequence),
     Flushed,
     Sealed,
     Refused(Refusal),
+    /// In an earlier epoch than that of the reply.
+    WrittenBefore(Version),
+    Versions(Vec<(BlockRange, Version)>),
+    Registered {
+        at: Time,
+        used: Vec<SessionId>,
+    },
 }
 
 impl RequestMessage {
@@ -61,6 +71,8 @@ impl RequestMessage {
             Operation::Discard { range, fua } => WireOperation::Discard { range, fua },
             Operation::Flush => WireOperation::Flush,
             Operation::Seal => WireOperation::Seal,
+            Operation::Versions(range) => WireOperation::Versions(range),
+            Operation::Register(registration) => WireOperation::Register(registration),
         };
         let Request { epoch, credential, .. } = self.request;
         let header = RequestHeader { slice: self.slice, id: self.id, epoch, credential, operation };
@@ -82,6 +94,8 @@ impl RequestMessage {
             WireOperation::Discard { range, fua } => Operation::Discard { range, fua },
             WireOperation::Flush => Operation::Flush,
             WireOperation::Seal => Operation::Seal,
+            WireOperation::Versions(range) => Operation::Versions(range),
+            WireOperation::Register(registration) => Operation::Register(registration),
         };
         wire::end_of_frames(&frames)?;
         let request = Request { epoch: header.epoch, credential: header.credential, operation };
@@ -96,10 +110,15 @@ impl ReplyMessage {
         let mut frames = Vec::new();
         let outcome = match self.reply.outcome {
             Outcome::Read(extents) => WireOutcome::Read(wire::pack_extents(extents, &mut frames)),
-            Outcome::Written(sequence) => WireOutcome::Written(sequence),
+            Outcome::Written(version) if version.epoch == self.reply.epoch => {
+                WireOutcome::Written(version.sequence)
+            }
+            Outcome::Written(version) => WireOutcome::WrittenBefore(version),
             Outcome::Flushed => WireOutcome::Flushed,
             Outcome::Sealed => WireOutcome::Sealed,
             Outcome::Refused(refusal) => WireOutcome::Refused(refusal),
+            Outcome::Versions(versions) => WireOutcome::Versions(versions),
+            Outcome::Registered { at, used } => WireOutcome::Registered { at, used },
         };
         let Reply { epoch, durable, .. } = self.reply;
         let header = ReplyHeader { slice: self.slice, id: self.id, epoch, durable, outcome };
@@ -117,10 +136,15 @@ impl ReplyMessage {
             WireOutcome::Read(extents) => {
                 Outcome::Read(wire::unpack_extents(extents, &mut frames)?)
             }
-            WireOutcome::Written(sequence) => Outcome::Written(sequence),
+            WireOutcome::Written(sequence) => {
+                Outcome::Written(Version::new(header.epoch, sequence))
+            }
+            WireOutcome::WrittenBefore(version) => Outcome::Written(version),
             WireOutcome::Flushed => Outcome::Flushed,
             WireOutcome::Sealed => Outcome::Sealed,
             WireOutcome::Refused(refusal) => Outcome::Refused(refusal),
+            WireOutcome::Versions(versions) => Outcome::Versions(versions),
+            WireOutcome::Registered { at, used } => Outcome::Registered { at, used },
         };
         wire::end_of_frames(&frames)?;
         let reply = Reply { epoch: header.epoch, durable: header.durable, outcome };

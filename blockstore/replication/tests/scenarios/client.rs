@@ -79,8 +79,9 @@ fn large_io_is_split_and_put_together_again() {
     let range = VolumeRange { first: VolumeBlock(2), count: 14 };
     let parts = c.io(Io::Read(range)).unwrap();
     let blocks = parts.iter().map(|part| match part {
-        mooring_replication::ReadPart::Zeros(count) => *count,
-        mooring_replication::ReadPart::Data(data) => data.blocks(),
+        mooring_replication::IoPart::Zeros(count) => *count,
+        mooring_replication::IoPart::Data(data) => data.blocks(),
+        other => panic!("{other:?} was not asked for"),
     });
     assert_eq!(blocks.sum::<u64>(), 14);
     assert_eq!((c.device_read(3), c.device_read(13), c.device_read(14)), (5, 5, 0));
@@ -107,13 +108,13 @@ fn io_is_held_while_no_primary_can_be_reached() {
     c.attach(2, |_| {});
     c.device_write(1, 1);
     for node in 1..=3 {
-        c.device.as_mut().expect("attached").cut.insert(node);
+        c.device_mut().cut.insert(node);
         c.hang_up(node);
     }
     let id = c.submit_write(1, 2);
     c.run(30_000_000);
     assert!(!c.device().done.contains_key(&id));
-    c.device.as_mut().expect("attached").cut.clear();
+    c.device_mut().cut.clear();
     c.run_until("done", |c| c.device().done.contains_key(&id));
     assert_eq!(c.device_read(1), 2);
 }
@@ -123,7 +124,7 @@ fn with_an_io_timeout_it_is_not_held_longer() {
     let mut c = Cluster::new(3);
     c.attach(2, |options| options.io_timeout = Some(std::time::Duration::from_secs(2)));
     for node in 1..=3 {
-        c.device.as_mut().expect("attached").cut.insert(node);
+        c.device_mut().cut.insert(node);
         c.hang_up(node);
     }
     let io = Io::Write { first: VolumeBlock(1), data: data_of(9, 1), fua: false };
@@ -212,7 +213,7 @@ fn requests_outside_the_volume_are_refused() {
 fn a_device_fails_at_once_when_it_is_closed() {
     let mut c = Cluster::new(3);
     c.attach(2, |_| {});
-    c.device.as_mut().expect("attached").cut.extend([1, 2, 3]);
+    c.device_mut().cut.extend([1, 2, 3]);
     for node in 1..=3 {
         c.hang_up(node);
     }

@@ -50,8 +50,8 @@ pub struct Cluster {
     hung: BTreeSet<u64>,
     /// Nodes whose process is stopped, and what has come for it since.
     paused: BTreeMap<u64, Vec<What>>,
-    /// A device on a host of its own.
-    pub device: Option<Device>,
+    /// Clients on hosts of their own; 0 is the device, or the coordinator.
+    pub devices: BTreeMap<u64, Device>,
 }
 
 pub struct Raft {
@@ -91,10 +91,10 @@ pub enum What {
     Reconnect { a: u64, b: u64 },
     Opened { node: u64 },
     Propose { node: u64, incarnation: Incarnation, command: Command },
-    Device(ClientEvent),
-    Dial { node: u64 },
-    DeviceRequest { node: u64, stream: StreamId, message: RequestMessage },
-    DeviceReply { node: u64, stream: StreamId, message: ReplyMessage },
+    Device(u64, ClientEvent),
+    Dial { device: u64, node: u64 },
+    DeviceRequest { device: u64, node: u64, stream: StreamId, message: RequestMessage },
+    DeviceReply { device: u64, node: u64, stream: StreamId, message: ReplyMessage },
 }
 
 impl Cluster {
@@ -150,7 +150,7 @@ impl Cluster {
             messages: 0,
             hung: BTreeSet::new(),
             paused: BTreeMap::new(),
-            device: None,
+            devices: BTreeMap::new(),
         }
     }
 
@@ -339,7 +339,7 @@ impl Cluster {
     }
 
     fn run_command(&mut self, id: u64, command: Command) {
-        let devices = self.device.as_ref().map(|device| device.client.id());
+        let mut devices = self.devices.iter().map(|(&key, device)| (key, device.client.id()));
         let node = self.nodes.get_mut(&id).expect("a node");
         let Some(process) = node.process.as_mut() else { return };
         let incarnation = process.incarnation;
@@ -369,12 +369,13 @@ impl Cluster {
             }
             Command::Release { bytes } => return store.release(bytes),
             Command::Send { to, message } => return self.send(id, to.0, message),
-            Command::Reply { id: request, reply } if Some(request.client) == devices => {
-                let message = ReplyMessage { slice: SLICE, id: request, reply };
-                let stream = request.stream;
-                return self.at(MESSAGE_US, What::DeviceReply { node: id, stream, message });
-            }
             Command::Reply { id: request, reply } => {
+                if let Some((device, _)) = devices.find(|(_, client)| *client == request.client) {
+                    let message = ReplyMessage { slice: SLICE, id: request, reply };
+                    let stream = request.stream;
+                    let what = What::DeviceReply { device, node: id, stream, message };
+                    return self.at(MESSAGE_US, what);
+                }
                 self.replies.insert(request, (id, reply));
                 return;
             }
@@ -452,11 +453,12 @@ impl Cluster {
                 }
             }
         }
-        if let Some(due) = self.device.as_ref().and_then(|device| device.client.deadline()) {
+        let due = |(&key, device): (&u64, &Device)| Some((device.client.deadline()?, key));
+        if let Some((due, key)) = self.devices.iter().filter_map(due).min() {
             let due = (due.0.as_micros() as u64).max(self.now);
             if due < next && due <= end {
                 self.now = self.now.max(due);
-                self.device_event(ClientEvent::Tick);
+                self.client_event(key, ClientEvent::Tick);
                 return true;
             }
         }
@@ -518,17 +520,18 @@ impl Cluster {
                     self.raft.opened.insert(PoolId(node), process.incarnation);
                 }
             }
-            What::Device(event) => self.device_event(event),
-            What::Dial { node } => self.dial(node),
-            What::DeviceRequest { node, stream, message } => {
-                if self.device.as_ref().is_some_and(|d| d.streams.get(&node) == Some(&stream)) {
+            What::Device(key, event) => self.client_event(key, event),
+            What::Dial { device, node } => self.dial(device, node),
+            What::DeviceRequest { device, node, stream, message } => {
+                if self.has_stream(device, node, stream) {
                     let RequestMessage { id, request, .. } = message;
                     self.event(node, Event::Request { id, request });
                 }
             }
-            What::DeviceReply { node, stream, message } => {
-                if self.device.as_ref().is_some_and(|d| d.streams.get(&node) == Some(&stream)) {
-                    self.device_event(ClientEvent::Reply { from: NodeId(node), message });
+            What::DeviceReply { device, node, stream, message } => {
+                if self.has_stream(device, node, stream) {
+                    let from = NodeId(node);
+                    self.client_event(device, ClientEvent::Reply { from, message });
                 }
             }
             What::Propose { node, incarnation, command } => {
@@ -587,7 +590,10 @@ impl Cluster {
             self.at(lag, What::Event { node, incarnation: None, event });
         }
         let (slice, config) = (SLICE.index, self.raft.config.clone());
-        self.at(500, What::Device(ClientEvent::Config { slice, config }));
+        for key in self.devices.keys().copied().collect::<Vec<_>>() {
+            let event = ClientEvent::Config { slice, config: config.clone() };
+            self.at(500, What::Device(key, event));
+        }
     }
 
     // --- A client, which sends again until it is answered.
@@ -602,7 +608,17 @@ impl Cluster {
     }
 
     pub fn request_at(&mut self, node: u64, id: RequestId, epoch: Epoch, operation: Operation) {
-        let credential = Credential::Attachment(self.attachment);
+        self.request_as(Credential::Attachment(self.attachment), node, id, epoch, operation);
+    }
+
+    pub fn request_as(
+        &mut self,
+        credential: Credential,
+        node: u64,
+        id: RequestId,
+        epoch: Epoch,
+        operation: Operation,
+    ) {
         let request = Request { epoch, credential, operation };
         let event = Event::Request { id, request };
         self.at(MESSAGE_US, What::Event { node, incarnation: None, event });

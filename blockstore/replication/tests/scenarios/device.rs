@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mooring_replication::{
-    ClientCommand, ClientEvent, ClientId, ClientOptions, Event, Io, IoError, IoId, ReadPart,
-    RequestMessage, StreamId, VolumeBlock, VolumeClient, VolumeRange,
+    ClientCommand, ClientEvent, ClientId, ClientOptions, ClientRole, Event, Io, IoError, IoId,
+    IoPart, RequestMessage, StreamId, VolumeBlock, VolumeClient, VolumeRange,
 };
-use mooring_terms::{AttachmentEpoch, NodeId};
+use mooring_terms::{AttachmentEpoch, NodeId, SessionId};
 
 use crate::cluster::{Cluster, MESSAGE_US, RAFT_US, SLICE, What};
 use crate::store::{data_of, value_of};
@@ -18,10 +18,14 @@ pub struct Device {
     last_stream: u64,
     /// Nodes that it can't reach.
     pub cut: BTreeSet<u64>,
-    pub done: BTreeMap<IoId, Result<Vec<ReadPart>, IoError>>,
+    pub done: BTreeMap<IoId, Result<Vec<IoPart>, IoError>>,
     pub sealed: bool,
     pub fenced: bool,
     pub tail_lost: bool,
+    /// Whose fences are done.
+    pub sessions_fenced: BTreeSet<u64>,
+    /// Requests sent.
+    pub requests: u64,
     next_io: u64,
 }
 
@@ -43,7 +47,22 @@ impl Cluster {
         );
         change(&mut options);
         self.attachment = AttachmentEpoch(attachment);
-        self.device = Some(Device {
+        self.add_client(0, options);
+    }
+
+    /// A session of the volume whose coordinator is client 0.
+    pub fn add_session(&mut self, session: u64) {
+        self.counter += 1;
+        let client = ClientId(self.counter + 1000);
+        let mut options =
+            ClientOptions::new(client, SLICE.volume, self.attachment, 1 << 20, 1 << 20);
+        options.role = ClientRole::Session(SessionId(session));
+        self.client_event(0, ClientEvent::Register { session: SessionId(session) });
+        self.add_client(session, options);
+    }
+
+    fn add_client(&mut self, key: u64, options: ClientOptions) {
+        let device = Device {
             client: VolumeClient::new(options),
             streams: BTreeMap::new(),
             last_stream: 0,
@@ -52,40 +71,79 @@ impl Cluster {
             sealed: false,
             fenced: false,
             tail_lost: false,
+            sessions_fenced: BTreeSet::new(),
+            requests: 0,
             next_io: 0,
-        });
+        };
+        self.devices.insert(key, device);
         let (slice, config) = (SLICE.index, self.raft.config.clone());
-        self.device_event(ClientEvent::Config { slice, config });
+        self.client_event(key, ClientEvent::Config { slice, config });
     }
 
     pub fn device(&self) -> &Device {
-        self.device.as_ref().expect("it is attached")
+        &self.devices[&0]
+    }
+
+    pub fn device_mut(&mut self) -> &mut Device {
+        self.devices.get_mut(&0).expect("it is attached")
     }
 
     pub fn device_event(&mut self, event: ClientEvent) {
+        self.client_event(0, event);
+    }
+
+    pub fn has_stream(&self, device: u64, node: u64, stream: StreamId) -> bool {
+        self.devices.get(&device).is_some_and(|d| d.streams.get(&node) == Some(&stream))
+    }
+
+    /// The coordinator may name sessions for as long as the primary says.
+    pub fn lease(&mut self) {
+        let Some(node) = self.primary() else { return };
+        let (now, attachment) = (self.time(), self.attachment);
+        let process = self.nodes[&node].process.as_ref().expect("it is up");
+        if let Some(until) = process.replica.leased_until(now, &process.beacons, attachment) {
+            self.client_event(0, ClientEvent::Leased { until });
+        }
+    }
+
+    pub fn client_event(&mut self, key: u64, event: ClientEvent) {
         let now = self.time();
-        let Some(device) = &mut self.device else { return };
+        let Some(device) = self.devices.get_mut(&key) else { return };
         let mut out = Vec::new();
         device.client.handle(now, event, &mut out);
         device.client.check_invariants();
         for command in out {
-            let Some(device) = &mut self.device else { return };
+            let Some(device) = self.devices.get_mut(&key) else { return };
             match command {
-                ClientCommand::Connect { node } => self.at(1_000, What::Dial { node: node.0 }),
+                ClientCommand::Connect { node } => {
+                    self.at(1_000, What::Dial { device: key, node: node.0 });
+                }
+                ClientCommand::Knock { slice } => {
+                    let event = ClientEvent::Admit { slice, session: SessionId(key) };
+                    self.at(MESSAGE_US, What::Device(0, event));
+                }
+                ClientCommand::Admitted { slice, session } => {
+                    self.at(MESSAGE_US, What::Device(session.0, ClientEvent::Admitted { slice }));
+                }
+                ClientCommand::SessionFenced { session } => {
+                    assert!(device.sessions_fenced.insert(session.0), "{session:?} twice");
+                }
                 ClientCommand::Send { node, message } => {
+                    device.requests += 1;
                     if let Some(&stream) = device.streams.get(&node.0) {
                         let (header, frames) = message.encode();
                         let message =
                             RequestMessage::decode(&header, frames).expect("its own encoding");
                         let node = node.0;
-                        self.at(MESSAGE_US, What::DeviceRequest { node, stream, message });
+                        let device = key;
+                        self.at(MESSAGE_US, What::DeviceRequest { device, node, stream, message });
                     }
                 }
                 ClientCommand::QueryConfig { slice } => {
                     if self.raft.up {
                         let config = self.raft.config.clone();
                         let event = ClientEvent::Config { slice, config };
-                        self.at(RAFT_US, What::Device(event));
+                        self.at(RAFT_US, What::Device(key, event));
                     }
                 }
                 ClientCommand::Done { id, result } => {
@@ -99,34 +157,47 @@ impl Cluster {
         }
     }
 
-    pub fn dial(&mut self, node: u64) {
+    pub fn dial(&mut self, key: u64, node: u64) {
         let up = self.is_up(node);
-        let Some(device) = &mut self.device else { return };
+        let Some(device) = self.devices.get_mut(&key) else { return };
         if !up || device.cut.contains(&node) {
-            return self.device_event(ClientEvent::Disconnected { node: NodeId(node) });
+            return self.client_event(key, ClientEvent::Disconnected { node: NodeId(node) });
         }
         device.last_stream += 1;
         let stream = StreamId(device.last_stream);
         device.streams.insert(node, stream);
         let client = device.client.id();
         self.event(node, Event::ClientStream { client, stream });
-        self.device_event(ClientEvent::Connected { node: NodeId(node), stream });
+        self.client_event(key, ClientEvent::Connected { node: NodeId(node), stream });
     }
 
-    /// The device's stream to a node breaks.
+    /// The clients' streams to a node break.
     pub fn hang_up(&mut self, node: u64) {
-        let stream = self.device.as_mut().and_then(|device| device.streams.remove(&node));
-        if stream.is_some() {
-            self.device_event(ClientEvent::Disconnected { node: NodeId(node) });
+        for key in self.devices.keys().copied().collect::<Vec<_>>() {
+            let stream = self.devices.get_mut(&key).and_then(|one| one.streams.remove(&node));
+            if stream.is_some() {
+                self.client_event(key, ClientEvent::Disconnected { node: NodeId(node) });
+            }
         }
     }
 
     pub fn submit(&mut self, io: Io) -> IoId {
-        let device = self.device.as_mut().expect("it is attached");
+        self.submit_at(0, io)
+    }
+
+    pub fn submit_at(&mut self, key: u64, io: Io) -> IoId {
+        let device = self.devices.get_mut(&key).expect("it is attached");
         device.next_io += 1;
         let id = IoId(device.next_io);
-        self.device_event(ClientEvent::Submit { id, io });
+        self.client_event(key, ClientEvent::Submit { id, io });
         id
+    }
+
+    /// Submits there and waits.
+    pub fn io_at(&mut self, key: u64, io: Io) -> Result<Vec<IoPart>, IoError> {
+        let id = self.submit_at(key, io);
+        self.run_until("done", |c| c.devices[&key].done.contains_key(&id));
+        self.devices[&key].done[&id].clone()
     }
 
     pub fn submit_write(&mut self, block: u64, value: u64) -> IoId {
@@ -135,7 +206,7 @@ impl Cluster {
     }
 
     /// Submits and waits.
-    pub fn io(&mut self, io: Io) -> Result<Vec<ReadPart>, IoError> {
+    pub fn io(&mut self, io: Io) -> Result<Vec<IoPart>, IoError> {
         let id = self.submit(io);
         self.run_until("done", |c| c.device().done.contains_key(&id));
         self.device().done[&id].clone()
@@ -150,8 +221,8 @@ impl Cluster {
     pub fn device_read(&mut self, block: u64) -> u64 {
         let range = VolumeRange { first: VolumeBlock(block), count: 1 };
         match self.io(Io::Read(range)).expect("it reads").as_slice() {
-            [ReadPart::Zeros(1)] => 0,
-            [ReadPart::Data(data)] => value_of(data.bytes()),
+            [IoPart::Zeros(1)] => 0,
+            [IoPart::Data(data)] => value_of(data.bytes()),
             other => panic!("{other:?} is not one block"),
         }
     }

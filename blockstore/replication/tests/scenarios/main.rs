@@ -6,6 +6,7 @@ mod device;
 mod failover;
 mod joins;
 mod rubbish;
+mod sessions;
 mod store;
 mod storms;
 mod writes;

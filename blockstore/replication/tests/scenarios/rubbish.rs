@@ -4,12 +4,12 @@ use bytes::Bytes;
 use mooring_replication::{
     Append, BeaconMessage, BlocksRead, ClientId, Control, CopyStep, Credential, Event, Hello,
     JoinBegin, JoinFrom, JoinId, Message, MessageBody, Missing, Operation, Outcome, Position,
-    Promised, Pulled, Raise, Refusal, Reply, ReplyMessage, Request, RequestId, RequestMessage,
-    Standing, State, StreamId, Want, WireError,
+    Promised, Pulled, Raise, Refusal, Registration, Reply, ReplyMessage, Request, RequestId,
+    RequestMessage, Standing, State, StreamId, Want, WireError,
 };
 use mooring_terms::{
     AttachmentEpoch, BlockIndex, BlockRange, Body, Epoch, Extent, Incarnation, NodeId, Record,
-    Sequence, Time, Version,
+    Sequence, SessionId, Time, Version,
 };
 
 #[path = "../../../../tests/fuzz/seeds.rs"]
@@ -125,7 +125,7 @@ fn every_message_survives_its_encoding_and_its_data_is_not_copied() {
 #[test]
 fn requests_and_replies_survive_their_encoding() {
     let id = RequestId { client: ClientId(3), stream: StreamId(4), number: 5 };
-    let credential = Credential::Attachment(AttachmentEpoch(9));
+    let credential = Credential::Session { attachment: AttachmentEpoch(9), session: SessionId(12) };
     let range = BlockRange::new(BlockIndex(1), 2);
     let operations = [
         Operation::Read(range),
@@ -133,6 +133,8 @@ fn requests_and_replies_survive_their_encoding() {
         Operation::Discard { range, fua: false },
         Operation::Flush,
         Operation::Seal,
+        Operation::Versions(range),
+        register(),
     ];
     for operation in operations {
         let request = Request { epoch: Epoch(7), credential, operation };
@@ -141,14 +143,38 @@ fn requests_and_replies_survive_their_encoding() {
         assert_eq!(RequestMessage::decode(&header, frames), Ok(message));
     }
     let moved = Refusal::Moved { epoch: Epoch(4), primary: None, tail_lost: Epoch(2) };
-    let outcomes =
-        [Outcome::Read(extents()), Outcome::Written(Sequence(4)), Outcome::Refused(moved)];
+    let outcomes = [
+        Outcome::Read(extents()),
+        written(3),
+        written(7),
+        Outcome::Refused(moved),
+        versions(),
+        registered(),
+    ];
     for outcome in outcomes {
         let reply = Reply { epoch: Epoch(7), durable: Sequence(3), outcome };
         let message = ReplyMessage { slice: SLICE, id, reply };
         let (header, frames) = message.clone().encode();
         assert_eq!(ReplyMessage::decode(&header, frames), Ok(message));
     }
+}
+
+fn register() -> Operation {
+    let sessions = vec![SessionId(3), SessionId(1 << 40)];
+    Operation::Register(Registration { number: 6, as_of: Some(Time::ZERO), sessions })
+}
+
+fn written(epoch: u32) -> Outcome {
+    Outcome::Written(Version::new(Epoch(epoch), Sequence(4)))
+}
+
+fn versions() -> Outcome {
+    let range = BlockRange::new(BlockIndex(1), 2);
+    Outcome::Versions(vec![(range, Version::new(Epoch(2), Sequence(9)))])
+}
+
+fn registered() -> Outcome {
+    Outcome::Registered { at: Time::ZERO, used: vec![SessionId(3)] }
 }
 
 /// Everything that goes over the wire or into the log: kind, header and frames.
@@ -162,12 +188,14 @@ fn encodings(c: &Cluster) -> Vec<(u8, Bytes, Vec<Bytes>)> {
         add(0, message(body).encode());
     }
     let discard = Operation::Discard { range, fua: true };
-    for operation in [Operation::Read(range), write(3, 4, true), discard, Operation::Seal] {
+    let others = [discard, Operation::Seal, register()];
+    for operation in [Operation::Read(range), write(3, 4, true)].into_iter().chain(others) {
         let request = Request { epoch: Epoch(7), credential, operation };
         add(1, RequestMessage { slice: SLICE, id, request }.encode());
     }
     let moved = Refusal::Moved { epoch: Epoch(4), primary: None, tail_lost: Epoch(2) };
-    for outcome in [Outcome::Read(extents()), Outcome::Flushed, Outcome::Refused(moved)] {
+    let others = [Outcome::Refused(moved), versions(), registered()];
+    for outcome in [Outcome::Read(extents()), Outcome::Flushed].into_iter().chain(others) {
         let reply = Reply { epoch: Epoch(7), durable: Sequence(3), outcome };
         add(2, ReplyMessage { slice: SLICE, id, reply }.encode());
     }

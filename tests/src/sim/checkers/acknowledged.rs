@@ -57,13 +57,14 @@ impl Acknowledged {
         state: &ClusterState,
         lineage: &Lineage,
     ) -> Checked {
-        let Outcome::Written(sequence) = reply.outcome else { return Ok(()) };
+        let Outcome::Written(version) = reply.outcome else { return Ok(()) };
+        let sequence = version.sequence;
         let log = lineage.end(node, slice);
-        let Some(version) = lineage.version_at(slice, log, sequence) else {
+        if lineage.version_at(slice, log, sequence) != Some(version) {
             let text =
-                format!("{node:?} answers record {sequence} of {slice}, but its log is {log}");
+                format!("{node:?} answers record {version} of {slice}, but its log is {log}");
             return violated(PROPERTY, text);
-        };
+        }
         if let Some((epoch, log)) = self.served.get(&slice)
             && *epoch > reply.epoch
             && !lineage.holds(slice, *log, version)

@@ -51,10 +51,10 @@ impl Fenced {
                 *sealed = (mine, reply.durable).max(*sealed);
                 Ok(())
             }
-            Outcome::Written(sequence) if mine < sealed.0 && sequence > sealed.1 => {
+            Outcome::Written(version) if mine < sealed.0 && version.sequence > sealed.1 => {
                 let (sealed, _) = *sealed;
                 let text = format!(
-                    "{slice}: record {sequence} of attachment {mine} is acknowledged \
+                    "{slice}: record {version} of attachment {mine} is acknowledged \
                      after the seal of attachment {sealed} was"
                 );
                 violated("fenced never writes", text)

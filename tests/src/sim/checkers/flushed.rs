@@ -101,9 +101,9 @@ impl Flushed {
     ) -> Checked {
         let needed = match reply.outcome {
             Outcome::Flushed => self.asked.get(&(slice, id.client, id.number)).copied().flatten(),
-            Outcome::Written(sequence) => {
+            Outcome::Written(version) => {
                 let asked = self.asked.get(&(slice, id.client, id.number));
-                asked.map(|_| sequence)
+                asked.map(|_| version.sequence)
             }
             _ => None,
         };
