@@ -38,12 +38,15 @@ impl ClusterVersion {
     pub const LOST_BLOCKS: Self = Self(2);
     /// From this version on, the maps of pools say how many blocks hold data.
     pub const COUNTS: Self = Self(2);
+    /// From this version on, there are shared volumes.
+    pub const SHARED_VOLUMES: Self = Self(2);
 }
 
 /// The newest version that this software can write.
 ///
 /// - 1: the first.
-/// - 2: lost blocks, in messages of a join and in pools; counts in the maps of pools.
+/// - 2: lost blocks, in messages of a join and in pools; counts in the maps of pools; shared volumes,
+///   and what is said of sessions between clients and primaries.
 pub const NEWEST_VERSION: ClusterVersion = ClusterVersion(2);
 
 /// What a cluster is known by.

@@ -259,6 +259,16 @@ pub enum Refused {
     /// A node speaks for another.
     #[error("node {0} may not propose this for another")]
     NotForItself(NodeId),
+    /// The cluster's version is too old for what is asked.
+    #[error(
+        "this needs cluster version {needs}, and the cluster is at {cluster}: it rises by itself when every node's daemon is new enough"
+    )]
+    NotYet {
+        /// The version that it takes.
+        needs: ClusterVersion,
+        /// The cluster's.
+        cluster: ClusterVersion,
+    },
 }
 
 /// One thing that is wrong with a volume's specification.
@@ -365,6 +375,7 @@ impl Refused {
             | Self::NothingLost { .. }
             | Self::NoReplicaThere { .. }
             | Self::BatchTooLarge { .. }
+            | Self::NotYet { .. }
             | Self::NotForItself(_) => ErrorKind::Invalid,
         }
     }

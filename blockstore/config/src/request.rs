@@ -16,7 +16,7 @@ use crate::{ClassWish, ClusterState, Filesystem, Labels, Refused, VolumeSpec};
 pub struct VolumeRequest {
     /// Bytes; rounded up to whole blocks. Default 10 GiB.
     pub size: Option<u64>,
-    /// Blocks a slice; default one slice for the whole volume.
+    /// Blocks a slice; default one slice for the whole volume, 4 GiB each for a shared one.
     pub slice_blocks: Option<u64>,
     /// Default 3, or as many as there are nodes with pools if that is less.
     pub replicas: Option<u32>,
@@ -69,6 +69,7 @@ impl VolumeRequest {
     pub fn resolve(&self, state: &ClusterState) -> Result<VolumeSpec, Refused> {
         let block = BLOCK_SIZE as u64;
         let size = self.size.unwrap_or(DEFAULT_SIZE);
+        let fs = self.fs.unwrap_or(Filesystem::Ext4);
         let default_replicas = || {
             let wished = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
             state.nodes_with_pools().clamp(1, 3).max(wished)
@@ -78,10 +79,10 @@ impl VolumeRequest {
         nodes.dedup();
         let spec = VolumeSpec {
             size: size.checked_next_multiple_of(block).unwrap_or(u64::MAX),
-            slice_blocks: self.slice_blocks.unwrap_or(WHOLE_VOLUME_SLICE_BLOCKS),
+            slice_blocks: self.slice_blocks.unwrap_or(VolumeSpec::default_slice_blocks(fs, size)),
             replicas: self.replicas.unwrap_or_else(default_replicas),
             min_in_sync: self.min_in_sync,
-            fs: self.fs.unwrap_or(Filesystem::Ext4),
+            fs,
             class: self.class,
             labels: self.labels.clone(),
             nodes,

@@ -11,6 +11,12 @@ use crate::{Boot, Class, Labels, SliceConfig, UnixMillis};
 
 /// Blocks of a slice that is to hold a whole private volume, however it grows: 4 PiB.
 pub const WHOLE_VOLUME_SLICE_BLOCKS: u64 = 1 << 40;
+/// Blocks of a slice of a shared volume, where none are asked for: 4 GiB, so that many primaries are
+/// at work.
+pub const SHARED_SLICE_BLOCKS: u64 = 1 << 20;
+/// More slices than that are not made by default; larger volumes have larger ones: a node does
+/// something for each of them at a failover.
+pub const MAX_DEFAULT_SLICES: u64 = 8_192;
 /// The largest volume, in bytes: 1 PiB.
 pub const MAX_VOLUME_BYTES: u64 = 1 << 50;
 /// The smallest volume, in bytes: no file system fits into less.
@@ -82,7 +88,7 @@ pub struct ClassWish {
     pub required: bool,
 }
 
-/// The file system of a private volume.
+/// The file system of a volume; what makes it private or shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Filesystem {
     /// ext4, made at first use.
@@ -91,11 +97,13 @@ pub enum Filesystem {
     Xfs,
     /// A raw device; never formatted by us.
     Raw,
+    /// Our own, for many nodes at once: the volume is shared. Since cluster version 2.
+    Shared,
 }
 
 /// A word that names no file system.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{word:?} is no file system: say ext4, xfs or raw")]
+#[error("{word:?} is no file system: say ext4, xfs, raw or shared")]
 pub struct NotAFilesystem {
     /// What was given.
     pub word: String,
@@ -138,6 +146,25 @@ impl VolumeSpec {
         (self.size / BLOCK_SIZE as u64).div_ceil(self.slice_blocks).max(1)
     }
 
+    /// Whether many nodes use it at once, through a coordinator.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.fs == Filesystem::Shared
+    }
+
+    /// The blocks of a slice for which none were asked, in a volume of `size` bytes.
+    #[must_use]
+    pub fn default_slice_blocks(fs: Filesystem, size: u64) -> u64 {
+        if fs != Filesystem::Shared {
+            return WHOLE_VOLUME_SLICE_BLOCKS;
+        }
+        let mut blocks = SHARED_SLICE_BLOCKS;
+        while (size / BLOCK_SIZE as u64).div_ceil(blocks) > MAX_DEFAULT_SLICES {
+            blocks *= 2;
+        }
+        blocks
+    }
+
     /// Bytes of the volume that lie in one slice, at most: what placement counts.
     #[must_use]
     pub fn slice_bytes(&self) -> u64 {
@@ -165,6 +192,7 @@ impl fmt::Display for Filesystem {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
             Self::Raw => "raw",
+            Self::Shared => "shared",
         })
     }
 }
@@ -177,6 +205,7 @@ impl FromStr for Filesystem {
             "ext4" => Ok(Self::Ext4),
             "xfs" => Ok(Self::Xfs),
             "raw" => Ok(Self::Raw),
+            "shared" => Ok(Self::Shared),
             _ => Err(NotAFilesystem { word: word.to_owned() }),
         }
     }

@@ -37,6 +37,8 @@ pub enum FileSystem {
     Xfs,
     /// Nothing: the volume is its user's block device, and never formatted.
     Raw,
+    /// Mooring's own, for many nodes at once: the volume is shared.
+    Shared,
 }
 
 /// Body of `POST /v1/volumes`. What isn't given is chosen, and the answer says what.
@@ -57,6 +59,9 @@ pub struct CreateVolume {
     /// What to format it with; default ext4.
     #[serde(default)]
     pub fs: Option<FileSystem>,
+    /// How much of it one slice covers, rounded up to 4 KiB; default all of it, 4 GiB of a shared one.
+    #[serde(default)]
+    pub slice_size: Option<ByteSize>,
     /// Only pools of this class; default any.
     #[serde(default)]
     pub class: Option<Class>,
@@ -84,6 +89,7 @@ impl CreateVolume {
             replicas: None,
             min_in_sync: None,
             fs: None,
+            slice_size: None,
             class: None,
             nodes: Vec::new(),
             labels: Labels::new(),

@@ -81,8 +81,8 @@ fn requests_keep_their_form() {
     keeps::<ChangeLabels>(r#"{"set":{"zone":"east"},"remove":["rack"]}"#);
     keeps::<AddPool>(r#"{"path":"/pool","size":1073741824,"class":"low","force":false}"#);
     keeps::<CreateVolume>(
-        r#"{"name":"db","size":10737418240,"replicas":3,"min_in_sync":null,"fs":"xfs","class":"high",
-        "nodes":["alpha"],"labels":{"app":"shop"},"replace_after":"10m","io_timeout":"30s"}"#,
+        r#"{"name":"db","size":10737418240,"replicas":3,"min_in_sync":null,"fs":"xfs",
+        "slice_size":1073741824,"class":"high","nodes":["alpha"],"labels":{"app":"shop"},"replace_after":"10m","io_timeout":"30s"}"#,
     );
     keeps::<ChangeVolume>(
         r#"{"replicas":2,"min_in_sync":1,"class":"any","replace_after":"5m","io_timeout":"none",

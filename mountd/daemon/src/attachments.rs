@@ -157,6 +157,11 @@ impl Attachments {
             }
             return Ok(attached);
         }
+        if let Some(volume) = self.node.state().volume(request.volume)
+            && volume.spec.is_shared()
+        {
+            return Err(DaemonError::Shared { volume: volume.name.clone() });
+        }
         if self.hosts.find(request.kind).is_none() {
             let kind = request.kind.map(|kind| kind.to_string()).unwrap_or_default();
             return Err(DaemonError::Invalid(InvalidRequest::Backend(kind)));

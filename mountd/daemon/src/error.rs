@@ -30,6 +30,12 @@ pub enum DaemonError {
         /// The volume.
         volume: String,
     },
+    /// A shared volume has no device.
+    #[error("volume {volume} is shared: it has no device, and this version can't mount it yet")]
+    Shared {
+        /// The volume.
+        volume: String,
+    },
     /// The attachment has another mode.
     #[error("volume {volume} is attached here with the other access mode: detach it first")]
     AttachedOtherwise {
@@ -157,6 +163,7 @@ impl DaemonError {
             Self::AttachedOtherwise { .. }
             | Self::AttachedAs { .. }
             | Self::NoBlockDevice { .. }
+            | Self::Shared { .. }
             | Self::MountPointTaken { .. }
             | Self::Invalid(_) => ErrorKind::Invalid,
             Self::NoteUnknown | Self::UnexpectedAnswer | Self::Panicked => ErrorKind::Fatal,

@@ -152,6 +152,9 @@ impl Mounts {
             Filesystem::Ext4 => Wanted::Ext4,
             Filesystem::Xfs => Wanted::Xfs,
             Filesystem::Raw => Wanted::Raw,
+            Filesystem::Shared => {
+                return Err(DaemonError::Shared { volume: volume.name.clone() });
+            }
         };
         let dir = request.dir.clone();
         let mut options = request.options.clone();

@@ -6,8 +6,8 @@ use mooring_terms::{AttachmentEpoch, PoolId, VolumeId};
 
 use super::{What, check_label, check_name};
 use crate::{
-    Actor, ClusterState, Done, Member, NodeState, Refused, Response, Setting, SliceConfig, Volume,
-    VolumeRequest, VolumeSpec,
+    Actor, ClusterState, ClusterVersion, Done, Member, NodeState, Refused, Response, Setting,
+    SliceConfig, Volume, VolumeRequest, VolumeSpec,
 };
 
 impl ClusterState {
@@ -24,6 +24,10 @@ impl ClusterState {
             return existing(volume, request);
         }
         spec.check()?;
+        let needs = ClusterVersion::SHARED_VOLUMES;
+        if spec.is_shared() && self.version < needs {
+            return Err(Refused::NotYet { needs, cluster: self.version });
+        }
         for (key, value) in &spec.labels {
             check_label(key, Some(value))?;
         }

@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mooring_config::{
-    Actor, Admission, Boot, Class, ClusterId, ClusterState, Command, Done, Fingerprint, Genesis,
-    Labels, Member, NEWEST_VERSION, NewNode, Refused, Response, SliceConfig, TokenHash, UnixMillis,
-    Volume, VolumeRequest, WrappedKey, placement::Hints,
+    Actor, Admission, Boot, Class, ClusterId, ClusterState, ClusterVersion, Command, Done,
+    Fingerprint, Genesis, Labels, Member, NEWEST_VERSION, NewNode, Refused, Response, SliceConfig,
+    TokenHash, UnixMillis, Volume, VolumeRequest, WrappedKey, placement::Hints,
 };
 use mooring_terms::{Incarnation, NodeId, PoolId, SliceId, SliceIndex, VolumeId};
 
@@ -32,6 +32,11 @@ pub const TOKEN: TokenHash = TokenHash([7; 32]);
 impl Cluster {
     /// A cluster of one node, `n1`.
     pub fn new() -> Self {
+        Self::at_version(NEWEST_VERSION)
+    }
+
+    /// As [`Cluster::new`], at this version of what is written.
+    pub fn at_version(version: ClusterVersion) -> Self {
         let mut cluster = Self { state: ClusterState::default(), now: 1_000, openings: 0 };
         let genesis = Genesis {
             cluster: ClusterId([1; 16]),
@@ -39,7 +44,7 @@ impl Cluster {
             ca_certificate: vec![1, 2, 3],
             ca_key: WrappedKey(vec![4, 5]),
             gossip_key: [9; 32],
-            version: NEWEST_VERSION,
+            version,
             first: new_node("n1", 1, &[]),
         };
         cluster.must(Command::Create(Box::new(genesis)));

@@ -1,7 +1,8 @@
 //! Volumes: created, created again, grown, set, removed.
 
 use mooring_config::{
-    Class, ClassWish, Command, Done, Fault, Filesystem, Refused, Setting, VolumeRequest,
+    ChangeReason, Class, ClassWish, ClusterVersion, Command, Done, Fault, Filesystem, Refused,
+    Setting, SliceChange, VolumeRequest,
     placement::{Hints, plan_resize, plan_set},
 };
 use mooring_terms::{ErrorKind, NodeId};
@@ -162,4 +163,72 @@ fn a_placement_that_is_no_longer_good_is_refused_to_be_chosen_again() {
     placement[0][1] = placement[0][0];
     let twice = Command::CreateVolume { name, request, spec, placement };
     assert_eq!(c.refused(twice), Refused::PlacementShape, "two replicas on one node");
+}
+
+fn shared(size: u64) -> VolumeRequest {
+    VolumeRequest { fs: Some(Filesystem::Shared), ..sized(size) }
+}
+
+#[test]
+fn a_shared_volume_has_slices_of_4_gib_or_what_was_asked_for() {
+    let c = Cluster::of(3);
+    let slices = |request: &VolumeRequest| {
+        let spec = request.resolve(&c.state).unwrap();
+        assert!(spec.is_shared());
+        (spec.slice_count(), spec.slice_blocks)
+    };
+    assert_eq!(slices(&shared(1 << 30)), (1, 1 << 20));
+    assert_eq!(slices(&shared(10 << 30)), (3, 1 << 20));
+    assert_eq!(slices(&shared(10 << 40)), (2_560, 1 << 20));
+    // The largest has larger ones, so that a node can have something to do for each of them.
+    assert_eq!(slices(&shared(1 << 50)), (8_192, 1 << 25));
+    let request = VolumeRequest { slice_blocks: Some(1 << 18), ..shared(10 << 30) };
+    assert_eq!(slices(&request), (10, 1 << 18));
+}
+
+#[test]
+fn there_are_no_shared_volumes_before_every_node_knows_them() {
+    let mut c = Cluster::at_version(ClusterVersion(1));
+    c.pool(1, 100);
+    c.start(1, 1, &[]);
+    let command = c.plan("data", &shared(1 << 30)).unwrap();
+    let refused = c.refused(command.clone());
+    assert!(matches!(refused, Refused::NotYet { .. }), "{refused}");
+    c.must(Command::RaiseVersion(ClusterVersion(2)));
+    c.must(command);
+}
+
+#[test]
+fn ten_tebibytes_are_one_command_and_fail_over_in_one() {
+    let mut c = Cluster::new();
+    c.pool(1, 100_000);
+    for number in 2..=3 {
+        c.node(&format!("n{number}"), &[]);
+        c.pool(number, 100_000);
+    }
+    for number in 1..=3 {
+        c.start(number, 1, &[]);
+    }
+    let command = c.plan("data", &shared(10 << 40)).unwrap();
+    let bytes = postcard::to_stdvec(&command).unwrap().len();
+    assert!(bytes < 32 << 10, "the command has {bytes} bytes");
+    let Done::Volume { volume, .. } = c.must(command) else { panic!() };
+    let row = c.get(volume);
+    let bytes = postcard::to_stdvec(&*row).unwrap().len();
+    assert!(bytes < 512 << 10, "the volume's row has {bytes} bytes");
+    // Node 1 dies: each of its primaries goes to the next member.
+    let lost = row.slices().filter(|(_, config)| config.primary == NodeId(1));
+    let changes: Vec<SliceChange> = lost
+        .map(|(slice, config)| {
+            let mut in_sync = config.in_sync.clone();
+            in_sync.retain(|member| member.node != NodeId(1));
+            let by = in_sync[0].node;
+            let reason = ChangeReason::PrimaryLost;
+            SliceChange { slice, expected: config.epoch, by, primary: by, in_sync, reason }
+        })
+        .collect();
+    assert!(changes.len() > 600, "{} of 2,560 have their primary on node 1", changes.len());
+    let asked = changes.len();
+    let Done::Slices(answers) = c.must(Command::change_slices(changes)) else { panic!() };
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), asked);
 }

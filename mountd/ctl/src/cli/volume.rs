@@ -93,6 +93,13 @@ pub struct CreateArgs {
     /// What to format it with at the first mount; raw: never [default: ext4]
     #[arg(long, value_parser = word::<FileSystem>(FILE_SYSTEMS))]
     pub fs: Option<FileSystem>,
+    /// For many nodes at once (being built: it can be created, and not mounted yet)
+    #[arg(long, conflicts_with = "fs")]
+    pub shared: bool,
+    /// How much of it one slice covers: the unit of placement and of order [default: all of it, 4G of
+    /// a shared one]
+    #[arg(long, value_name = "SIZE")]
+    pub slice_size: Option<ByteSize>,
     /// Only in pools of this class [default: any]
     #[arg(long, value_parser = word::<Class>(CLASSES))]
     pub class: Option<Class>,

@@ -1,8 +1,8 @@
 //! `mountctl volume ...`
 
 use mooring_api::{
-    AcceptLoss, AcceptedLoss, ChangeVolume, Client, CreateVolume, CreatedVolume, ForceQuery,
-    ResizeVolume, Volume,
+    AcceptLoss, AcceptedLoss, ChangeVolume, Client, CreateVolume, CreatedVolume, FileSystem,
+    ForceQuery, ResizeVolume, Volume,
 };
 
 use crate::cli::{CreateArgs, Setting, VolumeCommand};
@@ -53,7 +53,8 @@ fn request(args: CreateArgs) -> CreateVolume {
     CreateVolume {
         size: args.size,
         replicas: args.replicas,
-        fs: args.fs,
+        fs: if args.shared { Some(FileSystem::Shared) } else { args.fs },
+        slice_size: args.slice_size,
         class: args.class,
         nodes: args.nodes,
         labels: args.labels.into_iter().map(|label| (label.key, label.value)).collect(),

@@ -48,6 +48,7 @@ pub fn file_system(fs: Filesystem) -> api::FileSystem {
         Filesystem::Ext4 => api::FileSystem::Ext4,
         Filesystem::Xfs => api::FileSystem::Xfs,
         Filesystem::Raw => api::FileSystem::Raw,
+        Filesystem::Shared => api::FileSystem::Shared,
     }
 }
 

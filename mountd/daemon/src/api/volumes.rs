@@ -14,6 +14,7 @@ use mooring_config::placement::{plan_create, plan_resize, plan_set};
 use mooring_config::{
     ClassWish, Command, Done, Filesystem, Refused, Setting, Volume as VolumeRow, VolumeRequest,
 };
+use mooring_terms::BLOCK_SIZE;
 
 use super::caller::Caller;
 use super::reading::Reading;
@@ -115,7 +116,9 @@ async fn request_of(running: &Running, asked: &CreateVolume) -> Result<VolumeReq
             FileSystem::Ext4 => Filesystem::Ext4,
             FileSystem::Xfs => Filesystem::Xfs,
             FileSystem::Raw => Filesystem::Raw,
+            FileSystem::Shared => Filesystem::Shared,
         }),
+        slice_blocks: asked.slice_size.map(|size| size.bytes().div_ceil(BLOCK_SIZE as u64)),
         class: asked.class.map(|class| wish(views::config_class(class))),
         labels: asked.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         nodes: named,
