@@ -188,6 +188,7 @@ impl Node {
             handler,
             join: Some(Arc::new(membership::Door(self.this.clone()))),
             http,
+            links: None,
         })?;
         let listed: Vec<NodeId> = self.state().nodes().keys().copied().collect();
         let first = first.iter().map(|peer| peer.node);

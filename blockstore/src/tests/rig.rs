@@ -361,7 +361,7 @@ impl Rig {
             (1..=nodes).map(|id| RigNode::start(NodeId(id), pools, &authority, &table)).collect();
         for node in &nodes {
             let handler: Arc<dyn Handler> = Arc::clone(&node.plane) as _;
-            node.endpoint.start(Services { handler, join: None, http: None }).unwrap();
+            node.endpoint.start(Services { handler, join: None, http: None, links: None }).unwrap();
             for other in nodes.iter().filter(|other| other.id != node.id) {
                 node.plane.connect_peer(other.id);
             }

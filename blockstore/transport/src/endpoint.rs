@@ -20,7 +20,7 @@ pub(crate) mod permits;
 pub(crate) mod post;
 pub(crate) mod socket;
 pub(crate) mod streams;
-mod writer;
+pub(crate) mod writer;
 
 use std::collections::hash_map::Entry;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -44,6 +44,7 @@ use crate::endpoint::permits::Permits;
 use crate::endpoint::streams::IncomingStreams;
 use crate::error::Error;
 use crate::identity::Identity;
+use crate::link::LinkHandler;
 use crate::rate::{JoinLimit, LogLimit};
 use crate::tls::config::Configs;
 use crate::unprotected::Unprotected;
@@ -85,6 +86,8 @@ pub struct Services {
     pub join: Option<Arc<dyn JoinHandler>>,
     /// HTTP connections; without it they are refused.
     pub http: Option<Arc<dyn HttpHandler>>,
+    /// Links of other processes of the cluster's nodes; without it they are refused.
+    pub links: Option<Arc<dyn LinkHandler>>,
 }
 
 /// Answers requests to join the cluster.
@@ -155,6 +158,7 @@ impl Endpoint {
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),
             posts: Mutex::default(),
+            links: Mutex::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -186,6 +190,13 @@ impl Endpoint {
     pub fn refresh(&self) {
         for (node, channel, stream) in self.core.incoming.refresh(self.core.admission()) {
             info!(%node, %channel, ?stream, "no longer admitted; incoming stream cut");
+        }
+        for link in self.core.links() {
+            let listed = link.shown.and_then(|shown| self.core.admission().node_of(&shown));
+            if listed != Some(link.peer()) {
+                info!(node = %link.peer(), "no longer admitted; link cut");
+                link.cut();
+            }
         }
         // A copy, so that nobody is asked anything under the lock.
         let table: Vec<_> =
@@ -219,6 +230,9 @@ impl Endpoint {
         let _ = rustix::net::shutdown(&self.core.listener, rustix::net::Shutdown::Both);
         self.core.incoming.stop();
         self.core.permits.cut();
+        for link in self.core.links() {
+            link.cut();
+        }
         for outgoing in self.core.outgoing.read().values() {
             outgoing.cut();
         }

@@ -32,6 +32,7 @@ pub mod assembler;
 pub mod contract;
 pub mod endpoint;
 pub mod join;
+pub mod link;
 pub mod memory;
 pub mod proto;
 
@@ -55,6 +56,7 @@ pub use endpoint::{Endpoint, EndpointConfig, HttpHandler, JoinHandler, Limits, S
 pub use error::Error;
 pub use fingerprint::Fingerprint;
 pub use identity::{Identity, NodeKey};
+pub use link::{Dialler, Link, LinkHandler};
 pub use memory::{MemoryEndpoint, MemoryNetwork};
 pub use token::{Token, TokenError, TokenHash};
 pub use unprotected::Unprotected;

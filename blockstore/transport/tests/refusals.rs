@@ -513,7 +513,9 @@ fn joining_works_with_the_right_token_only_and_is_limited() {
     let node = tls_node(issue(&authority, ONE), ONE, Limits::default());
     let handler = Arc::new(Reverse::default());
     let join = Some(Arc::clone(&handler) as Arc<dyn JoinHandler>);
-    node.endpoint.start(Services { handler: Recorder::new(), join, http: None }).unwrap();
+    node.endpoint
+        .start(Services { handler: Recorder::new(), join, http: None, links: None })
+        .unwrap();
     let address = node.endpoint.local_addr();
     let token = Token::generate(authority.fingerprint()).unwrap();
     let request: Vec<u8> = (0..(64_u32 << 10)).map(|i| i as u8).collect();
@@ -574,7 +576,9 @@ fn http_connections_are_handed_over_with_or_without_a_certificate_of_the_cluster
     let authority = CertificateAuthority::create().unwrap();
     let node = tls_node(issue(&authority, ONE), ONE, Limits::default());
     let http: Option<Arc<dyn HttpHandler>> = Some(Arc::new(Http));
-    node.endpoint.start(Services { handler: Recorder::new(), join: None, http }).unwrap();
+    node.endpoint
+        .start(Services { handler: Recorder::new(), join: None, http, links: None })
+        .unwrap();
     let address = node.endpoint.local_addr();
     let ask = |alpn: &[&[u8]], identity: Option<&Identity>| {
         let mut client = Stranger::connect(address, alpn, identity);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   accept ──▶ permit? ──▶ client hello ──ALPN──▶ node stream   (endpoint/incoming.rs)
-//!                │no          within 5 s       ├▶ request to join
+//!                │no          within 5 s       ├▶ link of another process  (link.rs)
+//!                │                             ├▶ request to join
 //!                ▼                │0xff        └▶ HTTP: handed to the API with its half-done handshake
 //!              closed             └▶ ZeroMQ (zeromq/incoming.rs), or closed
 //! ```
@@ -24,6 +25,9 @@ use crate::assembler::Assembler;
 use crate::endpoint::core::Core;
 use crate::endpoint::incoming;
 use crate::endpoint::permits::Permit;
+use crate::endpoint::socket;
+use crate::fingerprint::Fingerprint;
+use crate::link::Link;
 use crate::proto::{self, FrameError, Kind};
 use crate::tls::config::Purpose;
 use crate::tls::timed::Timed;
@@ -129,6 +133,7 @@ fn serve(
             drop(accepted);
             incoming::run(core, socket, peer, &received, permit, deadline)
         }
+        Purpose::Link => link(core, socket, permit, accepted, deadline),
         Purpose::Join => join(core, &socket, peer, accepted),
         Purpose::Http => {
             let Some(http) = &core.services().http else {
@@ -200,6 +205,47 @@ fn is_plain_http(received: &[u8]) -> bool {
     ["GET ", "PUT ", "POST", "HEAD", "DELE", "PATC", "OPTI"]
         .iter()
         .any(|method| received.starts_with(method.as_bytes()))
+}
+
+/// Serves a link until it ends.
+fn link(
+    core: &Arc<Core>,
+    socket: TcpStream,
+    permit: Permit,
+    accepted: Accepted,
+    deadline: Instant,
+) -> Result<(), AcceptError> {
+    let Some(handler) = &core.services().links else {
+        return Err(AcceptError::NotServed("links"));
+    };
+    socket::prepare(&socket)?;
+    let mut timed = Timed::until(&socket, deadline);
+    let mut tls = match accepted.into_connection(Arc::clone(&core.configs().link_server)) {
+        Ok(tls) => tls,
+        Err((error, mut alert)) => {
+            // The refusal is what gets reported.
+            let _ = alert.write_all(&mut timed);
+            return Err(error.into());
+        }
+    };
+    while tls.is_handshaking() {
+        tls.complete_io(&mut timed)?;
+    }
+    let shown = tls.peer_certificates().and_then(|chain| chain.first());
+    let shown = shown.and_then(|der| Fingerprint::of_certificate(der).ok());
+    let admitted = |shown| core.admission().node_of(&shown);
+    let Some((shown, node)) = shown.and_then(|shown| Some((shown, admitted(shown)?))) else {
+        return Err(AcceptError::NotServed("links of processes whose node is not listed"));
+    };
+    drop(permit);
+    let link = Link::over_tls(socket, tls.into(), node, shown, core.limits().window_bytes)?;
+    core.add_link(&link);
+    // A refresh before this point did not see the link.
+    if admitted(shown) != Some(node) || core.is_stopping() {
+        return Ok(());
+    }
+    link.run(&**handler);
+    Ok(())
 }
 
 /// Serves one request to join.

@@ -18,6 +18,7 @@ use crate::endpoint::outgoing::Outgoing;
 use crate::endpoint::permits::Permits;
 use crate::endpoint::streams::IncomingStreams;
 use crate::endpoint::{Limits, Services};
+use crate::link::Link;
 use crate::rate::{JoinLimit, LogLimit};
 use crate::tls::config::Configs;
 use crate::unprotected::Unprotected;
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where threads of incoming streams can be relieved.
     pub(crate) posts: Mutex<Vec<Weak<ReaderPost>>>,
+    pub(crate) links: Mutex<Vec<Weak<Link>>>,
 }
 
 impl Core {
@@ -99,6 +101,18 @@ impl Core {
         }
         table.remove(&(peer, channel));
         true
+    }
+
+    /// Remembers a link, to cut it when its node is no longer listed.
+    pub(crate) fn add_link(&self, link: &Arc<Link>) {
+        let mut links = self.links.lock();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(link));
+    }
+
+    /// The links that are up.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Runs `body` on a thread of its own, which the endpoint's shutdown waits for.

@@ -20,12 +20,14 @@ use crate::tls::verify::{AdmittedNode, ApiClient, MeantNode, TokenCluster};
 
 const ALPN_NODE: &[u8] = b"mooring/1";
 const ALPN_JOIN: &[u8] = b"mooring-join/1";
+const ALPN_LINK: &[u8] = b"mooring-link/1";
 const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// What a connection is for, from its ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Node,
+    Link,
     Join,
     Http,
 }
@@ -38,6 +40,7 @@ pub(crate) struct Configs {
     admission: Arc<dyn Admission>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) node_server: Arc<ServerConfig>,
+    pub(crate) link_server: Arc<ServerConfig>,
     pub(crate) join_server: Arc<ServerConfig>,
     pub(crate) http_server: Arc<ServerConfig>,
 }
@@ -49,6 +52,7 @@ impl Purpose {
         let Some(mut protocols) = hello.alpn() else { return Some(Self::Http) };
         protocols.find_map(|protocol| match protocol {
             ALPN_NODE => Some(Self::Node),
+            ALPN_LINK => Some(Self::Link),
             ALPN_JOIN => Some(Self::Join),
             ALPN_HTTP => Some(Self::Http),
             _ => None,
@@ -80,7 +84,8 @@ impl Configs {
         let join = WebPkiClientVerifier::no_client_auth();
         let server = |verifier, protocol| server(&provider, &certified, verifier, protocol);
         Ok(Self {
-            node_server: server(node, ALPN_NODE)?,
+            node_server: server(Arc::clone(&node), ALPN_NODE)?,
+            link_server: server(node, ALPN_LINK)?,
             join_server: server(join, ALPN_JOIN)?,
             http_server: server(http, ALPN_HTTP)?,
             fingerprint: identity.fingerprint(),
@@ -91,8 +96,17 @@ impl Configs {
         })
     }
 
-    /// For dialling `meant`.
+    /// For dialling `meant` as a node.
     pub(crate) fn client(&self, meant: NodeId) -> Result<Arc<ClientConfig>, rustls::Error> {
+        self.dialling(meant, ALPN_NODE)
+    }
+
+    /// For dialling `meant` as another process of a node.
+    pub(crate) fn link_client(&self, meant: NodeId) -> Result<Arc<ClientConfig>, rustls::Error> {
+        self.dialling(meant, ALPN_LINK)
+    }
+
+    fn dialling(&self, meant: NodeId, protocol: &[u8]) -> Result<Arc<ClientConfig>, rustls::Error> {
         let verifier = MeantNode {
             authority: self.authority.clone(),
             admission: Arc::clone(&self.admission),
@@ -104,7 +118,7 @@ impl Configs {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::clone(&self.certified) as _);
-        config.alpn_protocols = vec![ALPN_NODE.to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
         Ok(Arc::new(config))

@@ -196,7 +196,7 @@ pub fn node(identity: Identity, id: NodeId, limits: Limits, unprotected: Unprote
 
 impl TlsNode {
     pub fn start(&self, handler: Arc<dyn Handler>) {
-        self.endpoint.start(Services { handler, join: None, http: None }).unwrap();
+        self.endpoint.start(Services { handler, join: None, http: None, links: None }).unwrap();
     }
 }
 
