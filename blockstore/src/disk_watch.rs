@@ -60,6 +60,10 @@ impl Disk for WatchedDisk {
         self.moved(());
     }
 
+    fn forget(&self, area: Area, offset: u64, bytes: u64) {
+        self.disk.forget(area, offset, bytes);
+    }
+
     fn length(&self, area: Area) -> io::Result<Option<u64>> {
         self.disk.length(area)
     }

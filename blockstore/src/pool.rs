@@ -317,6 +317,14 @@ impl Pool {
         }
     }
 
+    /// After an append, once everybody has been told: starts the disk on it if its sync is expected.
+    pub fn write_out_early(&self) {
+        if !self.is_failed() {
+            // It may wait where a disk hangs, like the append itself.
+            self.counted(&self.appends, || self.engine.write_out_early());
+        }
+    }
+
     /// Tells `slice` that it is durable up to `mark`, once it is.
     pub fn sync(&self, slice: Arc<Slice>, mark: Mark) {
         self.sync.push(Waiting { slice, mark });

@@ -64,6 +64,8 @@ pub struct Slice {
     /// Set when an append was refused: what is queued behind it must not go through, and the core is
     /// told once.
     broken: AtomicBool,
+    /// Whether this is the primary, which reads: what the engine was last told.
+    read_here: AtomicBool,
     /// What the core believes to be promised to it, in bytes: granted, less what it gave back, less
     /// what its entries cost by its own count. The engine counts otherwise, and is told.
     promised: AtomicU64,
@@ -135,6 +137,7 @@ impl Slice {
             ports,
             closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            read_here: AtomicBool::new(true),
             promised: AtomicU64::new(0),
             this: this.clone(),
         })
@@ -212,6 +215,10 @@ impl Slice {
         let now = clock::now();
         self.beacons.with(|leases| replica.handle(now, leases, event, queue));
         self.timers.set(self.id, replica.deadline());
+        let primary = replica.is_primary();
+        if self.read_here.swap(primary, Ordering::Relaxed) != primary {
+            self.pool.engine().expect_reads(self.id, primary);
+        }
     }
 
     fn run(&self, batch: Vec<Command>) {
@@ -343,6 +350,7 @@ impl Slice {
             self.promised_less(cost);
         }
         self.drive(Event::Received { mark });
+        self.pool.write_out_early();
     }
 
     /// All of `bytes`, or nothing.

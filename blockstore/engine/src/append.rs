@@ -1,5 +1,7 @@
 //! Appending: entries become records, one vectored write a call, then they show in the map.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use mooring_terms::{BlockIndex, BlockRange, Body, Data, Entry, SliceId, Version};
 
@@ -51,24 +53,38 @@ impl Pool {
         }
         let class = if blocks > 0 { Class::Ordinary } else { Class::Exempt };
         self.make_room(slice, class, blocks, bytes)?;
-        let (log, write_out) = {
+        let (log, hints) = {
             let mut log = self.log.lock();
             self.core.check()?;
             check_order(slice, &replica.inner.read(), &ready)?;
             if ready.iter().any(|entry| entry.repair.is_some()) {
                 self.choose_repairs(slice, &mut ready, &mut pieces)?;
             }
-            let (placed, write_out) = log.write(&self.core, &pieces)?;
+            let read_soon = replica.read_here.load(Ordering::Relaxed);
+            let (placed, hints) = log.write(&self.core, &pieces, read_soon)?;
             for (entry, placed) in ready.iter().zip(&placed) {
                 self.apply(&entry.logged, placed);
             }
-            (log.last(), write_out)
+            (log.last(), hints)
         };
-        if let Some((segment, offset, bytes)) = write_out {
-            self.core.disk.write_out(crate::disk::Area::Segment(segment), offset, bytes);
-        }
+        hints.tell(&self.core);
         self.keep_pace(bytes);
         Ok(Appended { log })
+    }
+
+    /// Says whether a slice is read here (until this is called, it is). Of what is appended to one that
+    /// isn't, the kernel is told that memory needn't keep it.
+    pub fn expect_reads(&self, slice: SliceId, expected: bool) {
+        if let Ok(replica) = self.find(slice) {
+            replica.read_here.store(expected, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins to write out what was appended last, where each append has been followed by a sync: to
+    /// be called once everybody who waits for the append has been told.
+    pub fn write_out_early(&self) {
+        let hints = self.log.lock().early();
+        hints.tell(&self.core);
     }
 
     /// Keeps of each repair only what the map still asks for.

@@ -149,11 +149,9 @@ impl Pool {
                 return Err(EngineError::NoSpace { wanted: bytes, free: 0 });
             }
         }
-        let (placed, write_out) = log.write(&self.core, pieces)?;
+        let (placed, hints) = log.write(&self.core, pieces, false)?;
         drop(log);
-        if let Some((segment, offset, bytes)) = write_out {
-            self.core.disk.write_out(Area::Segment(segment), offset, bytes);
-        }
+        hints.tell(&self.core);
         Ok(placed)
     }
 

@@ -38,6 +38,7 @@ impl Disk for Bytes<'_> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
     fn write_out(&self, _: Area, _: u64, _: u64) {}
+    fn forget(&self, _: Area, _: u64, _: u64) {}
     fn length(&self, _: Area) -> io::Result<Option<u64>> {
         Ok(Some(self.0.len() as u64))
     }

@@ -390,7 +390,7 @@ impl Pool {
         let mut log = self.log.lock();
         self.core.check()?;
         allowed(self)?;
-        let (placed, _) = log.write(&self.core, &[piece])?;
+        let (placed, _) = log.write(&self.core, &[piece], false)?;
         self.apply(&logged, &placed[0]);
         Ok(())
     }
@@ -407,7 +407,7 @@ impl Pool {
         match &logged.operation {
             Operation::Create => {
                 let state = ReplicaState::new(logged.state.clone().unwrap_or_default());
-                let replica = Arc::new(Replica { slice, inner: RwLock::new(state) });
+                let replica = Arc::new(Replica::new(slice, state));
                 self.replicas.write().insert(slice, replica);
             }
             Operation::Remove => {

@@ -268,7 +268,7 @@ fn revive(body: ReplicaBody) -> Arc<Replica> {
             (found.order, (found.id, snapshot))
         })
         .collect();
-    Arc::new(Replica { slice: body.slice, inner: RwLock::new(state) })
+    Arc::new(Replica::new(body.slice, state))
 }
 
 /// An opening under way.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use mooring_terms::{BLOCK_SIZE, BlockRange, Sequence, SliceId, SnapshotId, Version};
@@ -49,6 +50,14 @@ pub(crate) struct Pinned {
 pub(crate) struct Replica {
     pub(crate) slice: SliceId,
     pub(crate) inner: RwLock<ReplicaState>,
+    /// Whether what is written of it may be read soon.
+    pub(crate) read_here: AtomicBool,
+}
+
+impl Replica {
+    pub(crate) fn new(slice: SliceId, state: ReplicaState) -> Self {
+        Self { slice, inner: RwLock::new(state), read_here: AtomicBool::new(true) }
+    }
 }
 
 /// What changes in a replica.

@@ -50,7 +50,7 @@ impl Pool {
     fn sync_now(&self) -> Result<LogNumber> {
         let (last, segments) = {
             let mut log = self.log.lock();
-            log.syncs = log.syncs.saturating_add(1);
+            log.synced();
             (log.last(), std::mem::take(&mut log.unsynced))
         };
         if !is_on(Mutation::SyncUnsynced) {

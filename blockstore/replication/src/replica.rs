@@ -130,6 +130,12 @@ impl Replica {
         self.core.slice
     }
 
+    /// Whether it orders the slice's writes, and answers reads.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        matches!(self.role, Role::Primary(_))
+    }
+
     /// The newest configuration that this replica knows.
     #[must_use]
     pub fn config(&self) -> Option<&SliceConfig> {

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use rustix::fs::{Advice, FlockOperation, OFlags};
 
-use super::{Area, Disk, start_write_out, write_all_at};
+use super::{Area, Disk, drop_cached, start_write_out, write_all_at};
 use crate::format::{SUPERBLOCK_BYTES, Superblock};
 use crate::{EngineError, Result, SegmentId};
 
@@ -165,6 +165,12 @@ impl Disk for DeviceDisk {
     fn write_out(&self, area: Area, offset: u64, bytes: u64) {
         if let Ok(start) = self.start(area) {
             start_write_out(&self.file, start + offset, bytes);
+        }
+    }
+
+    fn forget(&self, area: Area, offset: u64, bytes: u64) {
+        if let Ok(start) = self.start(area) {
+            drop_cached(&self.file, start + offset, bytes);
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
-use super::{Area, Disk, start_write_out, write_all_at, write_zeros};
+use super::{Area, Disk, drop_cached, start_write_out, write_all_at, write_zeros};
 use crate::decode::segment_file;
 use crate::{EngineError, Result, SegmentId};
 
@@ -168,6 +168,12 @@ impl Disk for DirectoryDisk {
     fn write_out(&self, area: Area, offset: u64, bytes: u64) {
         if let Some(file) = self.cached(area) {
             start_write_out(&file, offset, bytes);
+        }
+    }
+
+    fn forget(&self, area: Area, offset: u64, bytes: u64) {
+        if let Some(file) = self.cached(area) {
+            drop_cached(&file, offset, bytes);
         }
     }
 

@@ -387,6 +387,7 @@ impl Disk for MemoryDisk {
     }
 
     fn write_out(&self, _: Area, _: u64, _: u64) {}
+    fn forget(&self, _: Area, _: u64, _: u64) {}
 
     fn length(&self, area: Area) -> io::Result<Option<u64>> {
         let state = self.begin(DiskOperation::Read)?;

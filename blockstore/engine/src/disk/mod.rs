@@ -80,6 +80,10 @@ pub trait Disk: Send + Sync {
     /// Starts to write `bytes` bytes from `offset` on to the media, without waiting: a hint.
     fn write_out(&self, area: Area, offset: u64, bytes: u64);
 
+    /// Gives up memory that holds what is written from `offset` on, as far as the media have it: a
+    /// hint.
+    fn forget(&self, area: Area, offset: u64, bytes: u64);
+
     /// The length of the area in bytes; `None` where it doesn't exist yet.
     ///
     /// # Errors
@@ -108,6 +112,9 @@ impl<D: Disk + ?Sized> Disk for std::sync::Arc<D> {
     }
     fn write_out(&self, area: Area, offset: u64, bytes: u64) {
         (**self).write_out(area, offset, bytes);
+    }
+    fn forget(&self, area: Area, offset: u64, bytes: u64) {
+        (**self).forget(area, offset, bytes);
     }
     fn length(&self, area: Area) -> io::Result<Option<u64>> {
         (**self).length(area)
@@ -163,6 +170,13 @@ fn start_write_out(file: &std::fs::File, offset: u64, bytes: u64) {
     unsafe {
         libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE);
     }
+}
+
+/// Gives up the page cache of a range, as far as it is clean.
+fn drop_cached(file: &std::fs::File, offset: u64, bytes: u64) {
+    let length = std::num::NonZeroU64::new(bytes);
+    // A hint: what stays in memory is right too.
+    let _ = rustix::fs::fadvise(file, offset, length, rustix::fs::Advice::DontNeed);
 }
 
 /// Writes zeros over `bytes` bytes from `offset` on.

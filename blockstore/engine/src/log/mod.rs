@@ -13,6 +13,7 @@
 //! Invariants: numbers are dense; a record lies within one segment; only the head is written.
 
 mod scan;
+mod write_out;
 
 use std::collections::BTreeSet;
 use std::io::IoSlice;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use mooring_terms::{SliceId, Version};
 
 pub(crate) use scan::{Found, SegmentReader};
+pub(crate) use write_out::Hints;
 
 use crate::address::Address;
 use crate::disk::Area;
@@ -30,10 +32,9 @@ use crate::format::{RECORD_ALIGN, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Seg
 use crate::mutation::{Mutation, is_on};
 use crate::pool::Core;
 use crate::{EngineError, LogNumber, Result, SegmentId};
+use write_out::WriteOut;
 
 const PAGE: u64 = 4096;
-/// Write-out is started whenever this many bytes have gathered.
-const WRITE_OUT_BYTES: u64 = 4 << 20;
 /// In a header: the successor is not known yet.
 pub(crate) const NO_SEGMENT: SegmentId = SegmentId(u32::MAX);
 
@@ -81,9 +82,6 @@ pub(crate) struct Placed {
     pub(crate) bytes: u32,
 }
 
-/// A range whose write-out should be started, once no lock is held.
-pub(crate) type WriteOut = Option<(SegmentId, u64, u64)>;
-
 /// The head of the log.
 pub(crate) struct Log {
     pub(crate) head: SegmentId,
@@ -100,7 +98,7 @@ pub(crate) struct Log {
     tail: Vec<u8>,
     /// Written since they were last synced.
     pub(crate) unsynced: BTreeSet<SegmentId>,
-    written_out: u64,
+    write_out: WriteOut,
     /// Syncs since the head was entered.
     pub(crate) syncs: u32,
     /// Bytes appended since the pool was opened.
@@ -121,7 +119,7 @@ impl Log {
             first: LogNumber(0),
             tail: Vec::new(),
             unsynced: BTreeSet::new(),
-            written_out: 0,
+            write_out: WriteOut::default(),
             syncs: 0,
             appended_bytes: 0,
         }
@@ -158,7 +156,7 @@ impl Log {
         self.first = self.next;
         self.tail = self.header(core).encode().to_vec();
         self.offset = SEGMENT_HEADER_BYTES as u64;
-        self.written_out = 0;
+        self.write_out.enter();
         self.syncs = 0;
         Ok(())
     }
@@ -204,7 +202,7 @@ impl Log {
             self.write_header_late(core)?;
         }
         core.space.lock().close(self.head, self.offset);
-        core.disk.write_out(Area::Segment(self.head), self.written_out, self.offset);
+        self.write_out.all(self.head, self.offset).tell(core);
         self.enter(core, (self.successor, self.successor_use))
     }
 
@@ -229,7 +227,7 @@ impl Log {
     }
 
     /// Writes records, in order: one vectored write a segment. O1: when it returns, the kernel has
-    /// them.
+    /// them. `read_soon` tells whether somebody may be about to read them.
     ///
     /// # Errors
     /// [`EngineError::Io`], and the pool is poisoned; [`EngineError::NoSpace`] with nothing written.
@@ -237,10 +235,14 @@ impl Log {
         &mut self,
         core: &Core,
         pieces: &[Piece],
-    ) -> Result<(Vec<Placed>, WriteOut)> {
+        read_soon: bool,
+    ) -> Result<(Vec<Placed>, Hints)> {
         let mut placed = Vec::with_capacity(pieces.len());
         let mut batch = Batch::new(self);
         for piece in pieces {
+            if read_soon {
+                self.write_out.keep();
+            }
             let bytes = piece.bytes();
             if self.offset + bytes > core.superblock.segment_bytes {
                 let wrote = !placed.is_empty();
@@ -254,15 +256,21 @@ impl Log {
             }
             placed.push(self.place(core, piece, &mut batch));
         }
+        let start = batch.start;
         batch.flush(self, core)?;
-        let behind = self.offset - self.written_out;
-        let write_out = (behind >= WRITE_OUT_BYTES).then(|| {
-            // Up to the last whole page: the tail will be written again.
-            let to = self.offset - self.offset % PAGE;
-            let from = std::mem::replace(&mut self.written_out, to);
-            (self.head, from, to - from)
-        });
-        Ok((placed, write_out))
+        self.write_out.wrote(start);
+        Ok((placed, self.write_out.if_much(self.head, self.offset)))
+    }
+
+    /// What to say to the disk about the last write if its sync is about to come.
+    pub(crate) fn early(&self) -> Hints {
+        self.write_out.early(self.head, self.offset)
+    }
+
+    /// Notes that a sync has begun.
+    pub(crate) fn synced(&mut self) {
+        self.syncs = self.syncs.saturating_add(1);
+        self.write_out.synced();
     }
 
     fn place(&mut self, core: &Core, piece: &Piece, batch: &mut Batch) -> Placed {
