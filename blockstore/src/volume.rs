@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -275,6 +276,11 @@ impl Volume {
     pub fn resized(&self, bytes: u64) {
         self.size_bytes.fetch_max(bytes, Ordering::AcqRel);
         self.deliver(ClientEvent::Resized { blocks: bytes / BLOCK_SIZE as u64 });
+    }
+
+    /// How long I/O is held, what waits already included; `None` is for ever.
+    pub fn set_io_timeout(&self, timeout: Option<Duration>) {
+        self.deliver(ClientEvent::IoTimeout { timeout });
     }
 
     /// Gives up: everything that waits and everything that comes fails.

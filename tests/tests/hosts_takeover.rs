@@ -162,6 +162,32 @@ fn forced_detach_frees_who_waits_for_a_volume_that_is_gone() {
 }
 
 #[test]
+fn io_timeout_set_while_a_volume_is_in_use_bounds_how_long_io_is_held() {
+    on_cluster(3, |cluster| {
+        let volume = cluster.create("db --size 1G --replicas 3 --fs raw")?;
+        let device = volume.attach(1)?;
+        volume.wait_in_sync(3, 1)?;
+        cluster.ctl(1, "volume set db io_timeout=2s")?;
+        let write = format!("timeout 60 dd if=/dev/zero of={device} bs=4k count=1 oflag=direct");
+        cluster[1].run(&write)?;
+        for host in [2, 3] {
+            cluster[host].kill_mountd()?;
+        }
+        // One of three is too few: I/O is held, but no longer than was said.
+        let asked = Instant::now();
+        let refusal = cluster[1].run(&write).expect_err("nobody takes it").to_string();
+        assert!(refusal.contains("Input/output error"), "{refusal}");
+        assert!(asked.elapsed() >= seconds(2), "given up after {:?}", asked.elapsed());
+        judge(asked.elapsed(), seconds(4), "I/O held with an io_timeout of 2 s")?;
+        for host in [2, 3] {
+            cluster[host].restart_mountd()?;
+        }
+        wait_until(seconds(30), "it serves again", || Ok(cluster[1].run(&write).is_ok()))?;
+        volume.detach(1)
+    });
+}
+
+#[test]
 fn power_cut_of_all_nodes_loses_nothing_that_was_synced() {
     on_cluster(3, |cluster| {
         let InUse { volume, job, meter } = in_use(cluster, 2)?;

@@ -127,6 +127,12 @@ impl VolumeClient {
             ClientEvent::Leased { until } => self.on_leased(now, until, out),
             ClientEvent::Admit { slice, session } => self.admit(now, slice, session, out),
             ClientEvent::Fence { session } => self.fence(now, session, out),
+            ClientEvent::IoTimeout { timeout } => {
+                self.options.io_timeout = timeout;
+                for task in self.tasks.values_mut() {
+                    task.hold_for(timeout);
+                }
+            }
             ClientEvent::Close => self.end(IoError::Closed, out),
             ClientEvent::Tick => self.on_tick(now, out),
         }
@@ -228,8 +234,7 @@ impl VolumeClient {
             out.push(ClientCommand::Done { id, result: Err(IoError::TailLost) });
             return;
         }
-        let deadline = self.options.io_timeout.map(|timeout| now + timeout);
-        self.tasks.insert(id, Task::new(parts.len(), deadline));
+        self.tasks.insert(id, Task::new(parts.len(), now, self.options.io_timeout));
         for (i, (index, operation)) in parts.into_iter().enumerate() {
             let number = self.number();
             let Some(lane) = self.lanes.get_mut(&index) else { continue };

@@ -4,6 +4,7 @@
 //! and acts on that. Nothing can be missed, and an unchanged slice costs nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mooring_config::changes::{self, Change};
@@ -224,7 +225,10 @@ impl Node {
         let Some(volume) = self.plane.volume(id) else { return };
         match row {
             // After a restart the configuration here lags behind: what it doesn't know to be over isn't.
-            Some(row) if !is_over(row, volume.epoch()) => volume.resized(row.spec.size),
+            Some(row) if !is_over(row, volume.epoch()) => {
+                volume.resized(row.spec.size);
+                volume.set_io_timeout(row.spec.io_timeout_ms.map(Duration::from_millis));
+            }
             // Ended by force, taken over, or the volume is gone: nothing more goes through here.
             _ => {
                 // After an accepted loss it learns that first.

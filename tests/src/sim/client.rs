@@ -552,6 +552,7 @@ fn client_event_name(event: &ClientEvent) -> &'static str {
         | ClientEvent::Leased { .. }
         | ClientEvent::Admit { .. }
         | ClientEvent::Fence { .. } => "client: of a shared volume",
+        ClientEvent::IoTimeout { .. } => "client: io timeout",
         ClientEvent::Close => "client: close",
         ClientEvent::Tick => "client: tick",
     }

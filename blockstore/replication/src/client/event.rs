@@ -1,5 +1,7 @@
 //! What happens to a volume's client.
 
+use std::time::Duration;
+
 use mooring_config::SliceConfig;
 use mooring_terms::{AttachmentEpoch, Data, NodeId, SessionId, SliceIndex, Time};
 
@@ -129,6 +131,12 @@ pub enum ClientEvent {
     Fence {
         /// The session.
         session: SessionId,
+    },
+    /// How long I/O is held has been set anew; `None` is for ever. It holds for what waits already,
+    /// too, counted from when that was submitted.
+    IoTimeout {
+        /// How long.
+        timeout: Option<Duration>,
     },
     /// Give up: everything fails from now on (detach by force, end of the attachment).
     Close,

@@ -1,5 +1,7 @@
 //! One I/O of the device: split over slices, put together again.
 
+use std::time::Duration;
+
 use mooring_terms::{BlockIndex, BlockRange, Extent, SliceIndex, Time, Version};
 
 use super::command::{IoError, IoPart};
@@ -12,12 +14,21 @@ use crate::request::Operation;
 pub(super) struct Task {
     /// What each part of it read, once answered.
     parts: Vec<Option<Vec<IoPart>>>,
+    submitted: Time,
     pub(super) deadline: Option<Time>,
 }
 
 impl Task {
-    pub(super) fn new(parts: usize, deadline: Option<Time>) -> Self {
-        Self { parts: vec![None; parts], deadline }
+    /// It was submitted at `now`, and is held for so long.
+    pub(super) fn new(parts: usize, now: Time, timeout: Option<Duration>) -> Self {
+        let mut task = Self { parts: vec![None; parts], submitted: now, deadline: None };
+        task.hold_for(timeout);
+        task
+    }
+
+    /// It is held for so long, from when it was submitted.
+    pub(super) fn hold_for(&mut self, timeout: Option<Duration>) {
+        self.deadline = timeout.map(|timeout| self.submitted + timeout);
     }
 
     /// Part `i` is answered; tells whether all are.

@@ -1,6 +1,8 @@
 //! A device over all that happens to its replicas.
 
-use mooring_replication::{Io, IoError, VolumeBlock, VolumeRange};
+use std::time::Duration;
+
+use mooring_replication::{ClientEvent, Io, IoError, VolumeBlock, VolumeRange};
 use mooring_terms::Epoch;
 
 use crate::cluster::Cluster;
@@ -122,13 +124,33 @@ fn io_is_held_while_no_primary_can_be_reached() {
 #[test]
 fn with_an_io_timeout_it_is_not_held_longer() {
     let mut c = Cluster::new(3);
-    c.attach(2, |options| options.io_timeout = Some(std::time::Duration::from_secs(2)));
+    c.attach(2, |options| options.io_timeout = Some(Duration::from_secs(2)));
     for node in 1..=3 {
         c.device_mut().cut.insert(node);
         c.hang_up(node);
     }
     let io = Io::Write { first: VolumeBlock(1), data: data_of(9, 1), fua: false };
     assert_eq!(c.io(io), Err(IoError::TimedOut));
+}
+
+#[test]
+fn an_io_timeout_that_is_set_frees_what_waits_already() {
+    let mut c = Cluster::new(3);
+    c.attach(2, |_| {});
+    for node in 1..=3 {
+        c.device_mut().cut.insert(node);
+        c.hang_up(node);
+    }
+    let old = c.submit_write(1, 2);
+    c.run(10_000_000);
+    let young = c.submit_write(2, 2);
+    c.device_event(ClientEvent::IoTimeout { timeout: Some(Duration::from_secs(5)) });
+    c.run_until("given up", |c| c.device().done.contains_key(&old));
+    assert_eq!(c.device().done[&old], Err(IoError::TimedOut));
+    assert!(!c.device().done.contains_key(&young), "it hasn't waited for so long");
+    c.device_event(ClientEvent::IoTimeout { timeout: None });
+    c.run(30_000_000);
+    assert!(!c.device().done.contains_key(&young), "it is held for ever again");
 }
 
 #[test]
