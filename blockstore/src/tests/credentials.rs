@@ -35,7 +35,8 @@ fn a_holder_that_was_followed_is_told_by_whom() {
     assert!(second.serves_within(SOON * 2));
     let answer = first.begin_write(1, 2).recv_timeout(SOON * 2);
     assert_eq!(answer, Ok(false), "a fenced holder's write is refused");
-    assert!(matches!(*first.0.state().borrow(), Attachment::Fenced { .. }));
+    // The refusal comes first, and what it means right after it.
+    assert!(first.becomes(SOON, |state| matches!(state, Attachment::Fenced { .. })));
     second.write(2, 2);
     assert_eq!(second.read(1), 1);
 }

@@ -292,8 +292,13 @@ pub struct User(pub Arc<Volume>);
 impl User {
     /// Whether I/O is served, after `patience` at the most.
     pub fn serves_within(&self, patience: Duration) -> bool {
+        self.becomes(patience, |state| *state == Attachment::Serving)
+    }
+
+    /// Whether the attachment's state becomes what `wanted` says, in that time.
+    pub fn becomes(&self, patience: Duration, wanted: impl Fn(&Attachment) -> bool) -> bool {
         let deadline = Instant::now() + patience;
-        while *self.0.state().borrow() != Attachment::Serving {
+        while !wanted(&self.0.state().borrow()) {
             if Instant::now() > deadline {
                 return false;
             }
