@@ -7,7 +7,7 @@ wire! {
     OpenOut = 16 {
         /// What the kernel names the open file by.
         fh: u64,
-        /// [`open`] bits.
+        /// [`super::open`] bits.
         open_flags: u32,
         /// Unused here (passthrough).
         backing_id: i32,

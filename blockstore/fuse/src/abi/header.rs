@@ -7,9 +7,9 @@ wire! {
     InHeader = 40 {
         /// Bytes of the whole request, this header included.
         len: u32,
-        /// One of [`opcode`].
+        /// One of [`super::opcode`].
         opcode: u32,
-        /// The request's number; see [`UNIQUE_RESEND`].
+        /// The request's number; see [`super::UNIQUE_RESEND`].
         unique: u64,
         /// The node it is about.
         node: u64,
@@ -43,13 +43,13 @@ wire! {
         minor: u32,
         /// Largest read-ahead in bytes.
         max_readahead: u32,
-        /// [`init`] bits 0 to 31.
+        /// [`super::init`] bits 0 to 31.
         flags: u32,
     }
 
     /// What 7.36 appended to INIT.
     InitInTail = 48 {
-        /// [`init`] bits 32 to 63.
+        /// [`super::init`] bits 32 to 63.
         flags2: u32,
         /// Unused.
         unused0: u32,
@@ -73,7 +73,7 @@ wire! {
         minor: u32,
         /// Largest read-ahead in bytes.
         max_readahead: u32,
-        /// [`init`] bits 0 to 31.
+        /// [`super::init`] bits 0 to 31.
         flags: u32,
         /// How many asynchronous requests may be in flight.
         max_background: u16,
@@ -87,7 +87,7 @@ wire! {
         max_pages: u16,
         /// Unused (DAX).
         map_alignment: u16,
-        /// [`init`] bits 32 to 63.
+        /// [`super::init`] bits 32 to 63.
         flags2: u32,
         /// Unused here (stacking).
         max_stack_depth: u32,

@@ -67,7 +67,7 @@ wire! {
 
     /// SETATTR.
     SetattrIn = 88 {
-        /// Which fields are set: [`setattr`].
+        /// Which fields are set: [`super::setattr`].
         valid: u32,
         /// Unused.
         padding: u32,
