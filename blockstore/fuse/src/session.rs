@@ -36,8 +36,8 @@ pub trait FileSystem: Send + Sync + 'static {
     /// The kernel forgets `lookups` of the times that it was told of `node`.
     fn forget(&self, node: u64, lookups: u64);
 
-    /// The caller of the request with this number was freed with EINTR: what it waited for it no
-    /// longer wants. An answer that comes all the same is dropped.
+    /// The caller of the request with this number is about to be freed with EINTR: what it waited
+    /// for it no longer wants. An answer that comes all the same is dropped.
     fn interrupted(&self, unique: u64);
 
     /// No more requests come: it was unmounted, or the connection was aborted.
@@ -238,8 +238,9 @@ impl<F: FileSystem> Session<F> {
         let frees = Pending::of(waiting.caller)
             .is_none_or(|pending| pending.frees(waiting.for_lock, waited));
         if frees && self.shared.settle(unique).is_some() {
-            self.shared.send_error(waiting.channel, unique, libc::EINTR);
+            // In this order: what the caller asks next must not overtake that it gave this up.
             self.file_system.interrupted(unique);
+            self.shared.send_error(waiting.channel, unique, libc::EINTR);
         }
         frees
     }
