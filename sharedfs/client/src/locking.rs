@@ -51,9 +51,38 @@ impl Client {
                 (Self::waiting(request(mode), wait), Stage::Locking(wait))
             }
         };
+        self.let_go(&asked);
         let purpose = Purpose::Task(id, Change::none());
         self.ask(turn, task.request.caller.clone(), asked, Vec::new(), purpose);
         Attempt::Wait(stage)
+    }
+
+    /// What the coordinator may take away while it does this is not reclaimed any more: it may have
+    /// done it, and given the lock to somebody, and have failed before its answer came.
+    fn let_go(&mut self, asked: &Operation) {
+        match asked {
+            Operation::Unlock { place, owner, range } => {
+                self.locks.unlock(*place, *owner, *range, &mut Vec::new());
+            }
+            Operation::Lock { request, .. } if request.space == LockSpace::Flock => {
+                self.lose_converted(request);
+            }
+            Operation::Lock { request, .. } if request.mode == LockMode::Read => {
+                let held: Vec<_> = self.locks.of(request.ino, request.space).collect();
+                let written = held
+                    .iter()
+                    .filter(|lock| lock.owner == request.owner && lock.mode == LockMode::Write);
+                for lock in written {
+                    let start = lock.range.start.max(request.range.start);
+                    let end = lock.range.end.min(request.range.end);
+                    if start <= end {
+                        let range = LockRange { start, end };
+                        self.locks.reclaim(&LockRequest { range, ..*request });
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     fn waiting(request: LockRequest, wait: WaitId) -> Operation {
