@@ -64,6 +64,11 @@ impl Node {
         if level > 5 || bytes.len() != expected || items > 256 || crcs > 256 {
             return None;
         }
+        // A node covers an aligned span, and no block's number is beyond 64 bits.
+        let end = first.checked_add(span(level))?;
+        if !end.is_multiple_of(span(level)) {
+            return None;
+        }
         let node = Self { level, first, items, item_bytes, bytes };
         node.ordered(crcs).then_some(node)
     }
@@ -345,4 +350,22 @@ pub(crate) fn encode_inner(level: u8, first: u64, children: &[Child], counts: bo
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_covers_an_aligned_span_of_numbers_that_there_are() {
+        let inner = |first: u64| {
+            let children = vec![Child::Hole(Version::new(Epoch(1), Sequence(1))); 256];
+            Node::decode(encode_inner(1, first, &children, true).into())
+        };
+        assert!(inner(0).is_some() && inner(3 * span(1)).is_some());
+        assert!(inner(span(0)).is_none(), "in the middle of another's span");
+        assert!(inner(u64::MAX - span(1) + 1).is_none(), "its end has no number");
+        assert!(inner(u64::MAX - 7).is_none());
+        assert!(Node::decode(encode_leaf(4, &[None; 256]).into()).is_none());
+    }
 }
