@@ -13,7 +13,9 @@ PARTS   ?=
 
 # Where a unit belongs depends on who installs it: a person (/usr/local) or a package (/usr).
 UNITDIR ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
-RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+# Programs that are built already, to be installed as they are; without, they are built.
+BINARIES ?=
+BUILT := $(or $(BINARIES),$(or $(CARGO_TARGET_DIR),target)/release)
 
 ##@ Try it
 .PHONY: demo demo-down
@@ -51,10 +53,10 @@ fuzz: ## Run every fuzz target for MINUTES=10, one after the other
 ##@ Install it
 .PHONY: install
 install: ## Build and install binaries, unit and completions (PREFIX=/usr/local, DESTDIR=)
-	cargo build --release
+	$(if $(BINARIES),,cargo build --release)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(UNITDIR)
-	install -m 755 $(RELEASE)/mountctl $(DESTDIR)$(PREFIX)/bin/mountctl
-	install -m 755 $(RELEASE)/mountd $(DESTDIR)$(PREFIX)/sbin/mountd
+	install -m 755 $(BUILT)/mountctl $(DESTDIR)$(PREFIX)/bin/mountctl
+	install -m 755 $(BUILT)/mountd $(DESTDIR)$(PREFIX)/sbin/mountd
 # mount(8) looks for its helpers in /sbin, wherever we ourselves are.
 	install -d $(DESTDIR)/sbin
 	ln -sfn $(PREFIX)/bin/mountctl $(DESTDIR)/sbin/mount.mooring
@@ -65,9 +67,11 @@ install: ## Build and install binaries, unit and completions (PREFIX=/usr/local,
 	[ -e $(DESTDIR)/etc/mooring/mountd.toml ] || install -m 644 deploy/mountd.toml $(DESTDIR)/etc/mooring/mountd.toml
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	$(RELEASE)/mountctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mountctl
-	$(RELEASE)/mountctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mountctl
-	$(RELEASE)/mountctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mountctl.fish
+	$(BUILT)/mountctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mountctl
+	$(BUILT)/mountctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mountctl
+	$(BUILT)/mountctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mountctl.fish
+	cd $(DESTDIR)$(PREFIX)/share && chmod 644 bash-completion/completions/mountctl \
+	  zsh/site-functions/_mountctl fish/vendor_completions.d/mountctl.fish
 
 ##@ Other
 .PHONY: help
