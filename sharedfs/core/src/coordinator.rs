@@ -30,6 +30,7 @@ mod ending;
 mod event;
 mod execute;
 mod fsync;
+mod letter;
 mod message;
 mod needs;
 mod opens;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use mooring_terms::Time;
 
 pub use event::{Claim, Command, Event, IoNumber, RecordNumber, RenewNumber};
+pub use letter::{LETTER_MAX, LetterError, MESSAGES_MAX, Message, read_letter, write_letters};
 pub use message::{ToClient, ToCoordinator, VERSION};
 pub use request::{Answer, Operation, Reply, Request, RequestId, WritePlace};
 
@@ -454,6 +456,23 @@ impl Coordinator {
             assert!(working, "{ino:?} is busy with nothing");
         }
         assert_eq!(self.lock_waits.len(), self.locks.waiting(), "waits without a client");
+    }
+
+    /// The sessions that are served, and those that have still to reclaim.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &SessionRow)> {
+        self.sessions.serving()
+    }
+
+    /// Whose a session is, or was until it is fenced.
+    #[must_use]
+    pub fn session_row(&self, session: SessionId) -> Option<&SessionRow> {
+        self.sessions.row(session)
+    }
+
+    /// Whether clients of the coordinator before are reclaiming, and nothing else is served.
+    #[must_use]
+    pub fn in_grace(&self) -> bool {
+        self.sessions.in_grace()
     }
 
     /// How many requests wait for recalls, space or the end of the grace period.

@@ -33,6 +33,8 @@ pub enum Damage {
     Counters,
     /// The store below the tree says that its own structure is damaged.
     Store,
+    /// A block of data that no replica has whole.
+    Block(BlockAddress),
 }
 
 /// Why an operation was refused.

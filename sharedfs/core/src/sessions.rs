@@ -236,6 +236,12 @@ impl Sessions {
         self.sessions.get(&id).map(|session| session.state)
     }
 
+    /// Whose a session is, until it is forgotten.
+    #[must_use]
+    pub fn row(&self, id: SessionId) -> Option<&SessionRow> {
+        self.sessions.get(&id).map(|session| &session.row)
+    }
+
     /// Whether some have still to reclaim.
     #[must_use]
     pub fn in_grace(&self) -> bool {

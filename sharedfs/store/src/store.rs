@@ -186,6 +186,12 @@ impl<B: Blocks> Store<B> {
         Ok(self.blocks.flush()?)
     }
 
+    /// Whether records of `body_bytes` ([`Record::bytes`]) can be written without a checkpoint first.
+    #[must_use]
+    pub fn has_room(&self, body_bytes: usize) -> bool {
+        self.journal.fits(body_bytes).unwrap_or(true)
+    }
+
     /// Whether less than half of the journal is left.
     #[must_use]
     pub fn is_almost_full(&self) -> bool {

@@ -1,0 +1,356 @@
+//! The coordinator's thread: gathers what has come, gives it to the core, journals, answers.
+//!
+//! ```text
+//!   wait ──> take all that has come ──> settle: say what may be said
+//!     ^                                         journal; Received; say the rest
+//!     └──────────────────────────────────────── sync, checkpoint, if it is time
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mooring_sharedfs_core::coordinator::{
+    self, Event, RecordNumber, ToClient, ToCoordinator, Turn, read_letter, write_letters,
+};
+use mooring_sharedfs_core::format::Record;
+use mooring_sharedfs_store::{Blocks, Store};
+use mooring_terms::{NodeId, Time};
+
+use crate::checkpoint::Checkpoints;
+use crate::clock::Clock;
+use crate::coordinator::{Parts, Shown, State};
+use crate::opening::open;
+use crate::options::Options;
+use crate::peers::{PeerId, Peers};
+use crate::report::{Observer, Report, Stopped};
+use crate::slices::{SliceError, Slices};
+use crate::streams::{Streams, Taken};
+use crate::syncing::Syncing;
+
+/// No batch has more bytes of records, but for one record that has.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// While slice 0's lease can't be vouched for, it is looked at so often.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What comes to the thread.
+pub(crate) enum Arrival {
+    /// A client has written.
+    Letter(PeerId, Bytes),
+    /// A stream is gone.
+    Gone(PeerId),
+    /// Something that the core had done with slices is done; or can't be.
+    Done(Result<Event, SliceError>),
+    /// The journal is durable up to this record.
+    Synced(Result<RecordNumber, SliceError>),
+    /// What records claim is on media, for a checkpoint.
+    Claimed(Result<(), SliceError>),
+    /// End.
+    Stop,
+}
+
+/// All that the thread has.
+pub(crate) struct Shell<B> {
+    pub(crate) core: coordinator::Coordinator,
+    pub(crate) store: Store<B>,
+    pub(crate) slices: Arc<dyn Slices>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) options: Options,
+    pub(crate) streams: Streams,
+    /// For what is done on other threads.
+    pub(crate) sender: Sender<Arrival>,
+    arrivals: Receiver<Arrival>,
+    /// What came while something was waited for.
+    backlog: VecDeque<Arrival>,
+    clock: Clock,
+    /// To be journaled.
+    pub(crate) records: Vec<Record>,
+    pub(crate) record_bytes: usize,
+    pub(crate) recorded: RecordNumber,
+    /// To be said.
+    pub(crate) outbox: Vec<(PeerId, Vec<ToClient>)>,
+    /// The core has more to do.
+    pub(crate) again: bool,
+    pub(crate) syncing: Syncing,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) shown: Arc<Shown>,
+    in_grace: bool,
+}
+
+impl<B: Blocks> Shell<B> {
+    /// The body of the thread.
+    pub(crate) fn live(
+        parts: Parts<B>,
+        sender: Sender<Arrival>,
+        arrivals: Receiver<Arrival>,
+        shown: &Arc<Shown>,
+    ) {
+        let observer = Arc::clone(&parts.observer);
+        let stopped = match Self::open(parts, sender, arrivals, Arc::clone(shown)) {
+            Ok((mut shell, begun)) => {
+                let stopped = shell.serve(begun);
+                // Nothing more is heard here: clients look for the next.
+                let peers: Vec<PeerId> = shell.streams.peers().collect();
+                peers.into_iter().for_each(|peer| shell.peers.cut(peer));
+                stopped
+            }
+            Err(stopped) => stopped,
+        };
+        shown.set_state(State::Stopped);
+        observer.report(Report::Stopped(stopped));
+    }
+
+    fn open(
+        parts: Parts<B>,
+        sender: Sender<Arrival>,
+        arrivals: Receiver<Arrival>,
+        shown: Arc<Shown>,
+    ) -> Result<(Self, Vec<coordinator::Command>), Stopped> {
+        let Parts { blocks, slices, peers, observer, options } = parts;
+        let (mut store, replayed, claimed) = open(&blocks, &*slices, &*observer, &options)?;
+        let clock = Clock::new();
+        let mut out = Vec::new();
+        let mut turn =
+            Turn { now: clock.now(), date: Clock::date(), store: &mut store, out: &mut out };
+        let core = coordinator::Coordinator::open(options.core, &mut turn)?;
+        let sessions = core.sessions().count();
+        observer.report(Report::Opened { replayed, sessions });
+        shown.set_state(State::Grace);
+        let shell = Self {
+            core,
+            store,
+            slices,
+            peers,
+            observer,
+            streams: Streams::default(),
+            sender,
+            arrivals,
+            backlog: VecDeque::new(),
+            clock,
+            records: Vec::new(),
+            record_bytes: 0,
+            recorded: RecordNumber(0),
+            outbox: Vec::new(),
+            again: false,
+            syncing: Syncing::default(),
+            checkpoints: Checkpoints::new(claimed, replayed > 0),
+            options,
+            shown,
+            in_grace: true,
+        };
+        Ok((shell, out))
+    }
+
+    fn serve(&mut self, begun: Vec<coordinator::Command>) -> Stopped {
+        let mut first = self.carry_out(begun);
+        loop {
+            let turned = match std::mem::replace(&mut first, Ok(())) {
+                Ok(()) => self.turn(),
+                Err(stopped) => Err(stopped),
+            };
+            if let Err(stopped) = turned {
+                // A failure is what became of the fence, if there was one.
+                return if self.slices.is_over() && !matches!(stopped, Stopped::Asked) {
+                    Stopped::Fenced
+                } else {
+                    stopped
+                };
+            }
+        }
+    }
+
+    /// One turn: from waiting to waiting.
+    fn turn(&mut self) -> Result<(), Stopped> {
+        let first = self.wait()?;
+        let continues = std::mem::take(&mut self.again);
+        let mut next = first;
+        while let Some(arrival) = next {
+            self.arrived(arrival)?;
+            next = if self.record_bytes < BATCH_BYTES { self.next() } else { None };
+        }
+        if continues {
+            self.handle(Event::Continue)?;
+        }
+        if self.core.next_tick().is_some_and(|at| at <= self.clock.now()) {
+            self.handle(Event::Tick)?;
+        }
+        self.settle()?;
+        self.keep_safe()?;
+        self.show();
+        Ok(())
+    }
+
+    /// What comes next; nothing, if it is time for something else.
+    fn wait(&mut self) -> Result<Option<Arrival>, Stopped> {
+        if let Some(arrival) = self.next() {
+            return Ok(Some(arrival));
+        }
+        self.clock.look();
+        let due = [self.core.next_tick(), self.next_sync(), self.next_checkpoint()];
+        let due = due.into_iter().flatten().min();
+        let wait = match due {
+            _ if self.again => Duration::ZERO,
+            Some(due) => due.since(self.clock.now()),
+            None => Duration::from_secs(3600),
+        };
+        match self.arrivals.recv_timeout(wait) {
+            Ok(arrival) => {
+                self.clock.waited(wait);
+                Ok(Some(arrival))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.clock.waited(wait);
+                Ok(None)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Stopped::Asked),
+        }
+    }
+
+    fn next(&mut self) -> Option<Arrival> {
+        self.backlog.pop_front().or_else(|| self.arrivals.try_recv().ok())
+    }
+
+    fn arrived(&mut self, arrival: Arrival) -> Result<(), Stopped> {
+        match arrival {
+            Arrival::Letter(from, letter) => {
+                self.shown.waiting.fetch_sub(letter.len(), Ordering::Relaxed);
+                self.shown.count(|counters| counters.letters += 1);
+                self.letter(from, &letter)
+            }
+            Arrival::Gone(peer) => {
+                self.streams.gone(peer);
+                Ok(())
+            }
+            Arrival::Done(event) => self.handle(event?),
+            Arrival::Synced(number) => self.synced(number?),
+            Arrival::Claimed(flushed) => {
+                flushed?;
+                self.checkpoint()
+            }
+            Arrival::Stop => Err(Stopped::Asked),
+        }
+    }
+
+    fn letter(&mut self, from: PeerId, letter: &[u8]) -> Result<(), Stopped> {
+        let messages = match read_letter::<ToCoordinator>(letter) {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::warn!(node = %from.node, %error, "a letter is not understood");
+                self.cut(from);
+                return Ok(());
+            }
+        };
+        for message in messages {
+            let core = &self.core;
+            let node_of = |session| core.session_row(session).map(|row| NodeId(row.node));
+            match self.streams.take(from, message, node_of) {
+                Taken::Event(message) => self.handle(message.into())?,
+                Taken::Supersedes(message, older) => {
+                    self.cut(older);
+                    self.handle(message.into())?;
+                }
+                Taken::Nothing => {}
+                Taken::Rubbish => {
+                    tracing::warn!(node = %from.node, "a client says what none would");
+                    self.cut(from);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts a stream; what was to be said on it goes with it.
+    pub(crate) fn cut(&mut self, peer: PeerId) {
+        self.streams.gone(peer);
+        self.outbox.retain(|(to, _)| *to != peer);
+        self.peers.cut(peer);
+    }
+
+    /// Gives the core an event, and does what it wants.
+    pub(crate) fn handle(&mut self, event: Event) -> Result<(), Stopped> {
+        self.clock.look();
+        let mut out = Vec::new();
+        let mut turn = Turn {
+            now: self.clock.now(),
+            date: Clock::date(),
+            store: &mut self.store,
+            out: &mut out,
+        };
+        self.core.handle(&mut turn, event)?;
+        self.carry_out(out)
+    }
+
+    /// Journals what was done, and says what may be said before and after.
+    fn settle(&mut self) -> Result<(), Stopped> {
+        loop {
+            self.say()?;
+            if self.records.is_empty() {
+                return Ok(());
+            }
+            let records = std::mem::take(&mut self.records);
+            let bytes = std::mem::take(&mut self.record_bytes);
+            self.make_room(bytes)?;
+            self.store.write(&records)?;
+            self.shown.count(|counters| {
+                counters.batches += 1;
+                counters.records += records.len() as u64;
+            });
+            self.note_records(&records);
+            self.handle(Event::Received(self.recorded))?;
+        }
+    }
+
+    /// Sends what may be said, if nobody else can have said otherwise meanwhile.
+    fn say(&mut self) -> Result<(), Stopped> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        while self.slices.leased_for().is_none() {
+            if self.slices.is_over() {
+                return Err(Stopped::Fenced);
+            }
+            match self.arrivals.recv_timeout(LOOK) {
+                Ok(Arrival::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Stopped::Asked);
+                }
+                Ok(arrival) => self.backlog.push_back(arrival),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        for (peer, messages) in std::mem::take(&mut self.outbox) {
+            let sent = write_letters(&messages)
+                .into_iter()
+                .all(|letter| self.peers.send(peer, Bytes::from(letter)));
+            if !sent {
+                self.cut(peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says something on the stream of a session, behind what was said there.
+    pub(crate) fn tell(&mut self, peer: PeerId, message: ToClient) {
+        match self.outbox.iter_mut().find(|(to, _)| *to == peer) {
+            Some((_, messages)) => messages.push(message),
+            None => self.outbox.push((peer, vec![message])),
+        }
+    }
+
+    fn show(&mut self) {
+        if self.in_grace && !self.core.in_grace() {
+            self.in_grace = false;
+            self.shown.set_state(State::Serving);
+            self.observer.report(Report::Serving);
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+}
