@@ -21,7 +21,8 @@ use mooring_replication::{
     Reply, ReplyMessage, Request, RequestId, RequestMessage, Role,
 };
 use mooring_terms::{
-    AttachmentEpoch, BlockRange, Epoch, NodeId, PoolId, Sequence, SliceId, SliceIndex, VolumeId,
+    AttachmentEpoch, BlockRange, Epoch, NodeId, PoolId, Sequence, SessionId, SliceId, SliceIndex,
+    VolumeId,
 };
 use mooring_transport::{Channel, Handler, StreamId as TransportStream, Transport};
 
@@ -30,10 +31,12 @@ use crate::beacon::BeaconBoard;
 use crate::errands::{self, Cover};
 use crate::event_log::EventLog;
 use crate::pool::Pool;
+use crate::remote::Desk;
+use crate::remote::proto::{LinkMessage, Told};
 use crate::slice::{Run, Slice, SlicePorts};
 use crate::timers::{Due, Timers};
 use crate::volume::{Volume, VolumePorts};
-use crate::wire::{ClientHello, Envelope, EnvelopeError};
+use crate::wire::{ClientHello, Envelope, EnvelopeError, Home};
 
 /// Between two times that the primaries of a pool that hangs are asked to resign.
 const RESIGN_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +55,10 @@ pub trait ConfigPort: Send + Sync {
     fn slice_name(&self, slice: SliceId) -> String;
     /// A beacon of `from` has come: it is alive.
     fn heard(&self, from: NodeId);
+    /// What a process beside a daemon asks about the cluster.
+    fn tell(&self, volume: VolumeId, slices: &[SliceIndex]) -> Told;
+    /// This node's key and certificates, for its own processes.
+    fn identity(&self) -> Option<Vec<u8>>;
     /// What takes control messages.
     fn control(&self, from: NodeId, message: mooring_transport::Message);
     /// The control stream to a peer is new, or gone: what waits for an answer of its waits in vain.
@@ -66,7 +73,9 @@ pub struct DataPlane {
     slices: DashMap<SliceId, Arc<Slice>>,
     volumes: DashMap<VolumeId, Arc<Volume>>,
     /// Where the clients are that introduced themselves.
-    clients: DashMap<ClientId, (NodeId, ClientHello)>,
+    clients: DashMap<ClientId, (Home, ClientHello)>,
+    /// Letters of processes, and who takes them.
+    desk: Desk,
     /// Peers to which the data stream is up.
     connected: DashSet<NodeId>,
     beacons: Arc<BeaconBoard>,
@@ -91,6 +100,7 @@ impl DataPlane {
             slices: DashMap::new(),
             volumes: DashMap::new(),
             clients: DashMap::new(),
+            desk: Desk::default(),
             connected: DashSet::new(),
             beacons,
             slice_timers,
@@ -305,12 +315,12 @@ impl DataPlane {
         }
     }
 
-    fn config(&self) -> Option<Arc<dyn ConfigPort>> {
+    pub(crate) fn config(&self) -> Option<Arc<dyn ConfigPort>> {
         self.config.get().and_then(Weak::upgrade)
     }
 
     /// Tells the slices of a volume here that a client has a new stream to this node.
-    fn introduce(&self, from: NodeId, hello: ClientHello) {
+    fn introduce(&self, from: Home, hello: ClientHello) {
         self.clients.insert(hello.client, (from, hello));
         for slice in self.slices() {
             if slice.id().volume == hello.volume {
@@ -327,14 +337,14 @@ impl DataPlane {
             volume: volume.id(),
         };
         if peer == self.me {
-            self.introduce(peer, hello);
+            self.introduce(Home::Node(peer), hello);
         } else {
             self.send(peer, Envelope::Client(hello));
         }
         volume.connected(peer, hello.stream);
     }
 
-    fn local_request(&self, from: NodeId, message: RequestMessage) -> Option<(Arc<Slice>, Event)> {
+    fn local_request(&self, from: &Home, message: RequestMessage) -> Option<(Arc<Slice>, Event)> {
         let RequestMessage { slice, id, request } = message;
         let refusal = match self.slice(slice) {
             Some(found) if self.may_ask(from, slice.volume, &request) => {
@@ -347,24 +357,41 @@ impl DataPlane {
         };
         let outcome = Outcome::Refused(refusal);
         let reply = Reply { epoch: request.epoch, durable: Sequence(0), outcome };
-        let message = ReplyMessage { slice, id, reply };
-        if from == self.me {
-            if let Some(volume) = self.volume(slice.volume) {
-                volume.reply(self.me, message);
-            }
-        } else {
-            self.send(from, Envelope::Reply(message));
-        }
+        self.answer(from, ReplyMessage { slice, id, reply });
         None
+    }
+
+    /// Sends an answer to where its client is.
+    fn answer(&self, home: &Home, message: ReplyMessage) {
+        match home {
+            Home::Node(node) if *node == self.me => {
+                if let Some(volume) = self.volume(message.slice.volume) {
+                    volume.reply(self.me, message);
+                }
+            }
+            Home::Node(node) => self.send(*node, Envelope::Reply(message)),
+            Home::Link(link) => {
+                // Nothing may be left out of the middle of a link.
+                if link.send(Envelope::Reply(message).encode()).is_err() {
+                    link.cut();
+                }
+            }
+        }
     }
 }
 
 impl DataPlane {
     /// Whether `from` may send this request: a seal, which ends every older attachment, and a
     /// registration of sessions come only from the holder whom the configuration names, with its
-    /// epoch. One that is over is let through, to be told by whom it was fenced.
-    fn may_ask(&self, from: NodeId, volume: VolumeId, request: &Request) -> bool {
+    /// epoch. One that is over is let through, to be told by whom it was fenced. A process beside a
+    /// daemon has a session, or nothing.
+    fn may_ask(&self, from: &Home, volume: VolumeId, request: &Request) -> bool {
         let asked = request.credential.attachment();
+        let (from, is_process) = (from.node(), matches!(from, Home::Link(_)));
+        if is_process && request.credential.session().is_none() {
+            tracing::warn!(%from, %volume, "a process asked under an attachment, which is for daemons");
+            return false;
+        }
         if !matches!(request.operation, Operation::Seal | Operation::Register(_)) {
             return true;
         }
@@ -384,14 +411,9 @@ impl SlicePorts for DataPlane {
     }
 
     fn reply(&self, slice: SliceId, id: RequestId, reply: Reply) {
-        let Some(home) = self.clients.get(&id.client).map(|entry| entry.value().0) else { return };
-        let message = ReplyMessage { slice, id, reply };
-        if home == self.me {
-            if let Some(volume) = self.volume(slice.volume) {
-                volume.reply(self.me, message);
-            }
-        } else {
-            self.send(home, Envelope::Reply(message));
+        let home = self.clients.get(&id.client).map(|entry| entry.value().0.clone());
+        if let Some(home) = home {
+            self.answer(&home, ReplyMessage { slice, id, reply });
         }
     }
 
@@ -432,7 +454,7 @@ impl VolumePorts for DataPlane {
     fn request(&self, node: NodeId, message: RequestMessage, agenda: &mut Agenda) {
         if node != self.me {
             self.send(node, Envelope::Request(message));
-        } else if let Some((slice, event)) = self.local_request(self.me, message) {
+        } else if let Some((slice, event)) = self.local_request(&Home::Node(self.me), message) {
             slice.accept(event, agenda);
         }
     }
@@ -445,6 +467,10 @@ impl VolumePorts for DataPlane {
         if let Some(config) = self.config() {
             config.query(SliceId { volume, index: slice });
         }
+    }
+
+    fn admitted(&self, volume: VolumeId, slice: SliceIndex, session: SessionId) {
+        self.desk.admitted(volume, slice, session);
     }
 }
 
@@ -550,8 +576,72 @@ impl Handler for DataPlane {
     fn incoming_closed(&self, from: NodeId, channel: Channel, _stream: TransportStream) {
         if channel == Channel::Data {
             // Clients introduce themselves again on their next stream.
-            self.clients.retain(|_, (home, _)| *home != from);
+            self.forget_home(&Home::Node(from));
         }
+    }
+}
+
+impl DataPlane {
+    /// Where letters lie.
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// No client is there any more; each introduces itself again.
+    pub(crate) fn forget_home(&self, gone: &Home) {
+        self.clients.retain(|_, (home, _)| home != gone);
+    }
+
+    /// Takes the requests and introductions that came over a link; gives the rest.
+    pub(crate) fn take_requests(
+        &self,
+        home: &Home,
+        messages: Vec<mooring_transport::Message>,
+    ) -> Vec<(LinkMessage, bytes::Bytes)> {
+        let mut agenda = Agenda::default();
+        let mut others = Vec::new();
+        for message in messages {
+            match Envelope::decode(message) {
+                Ok(Envelope::Request(request)) => {
+                    self.accept_request(home, request, &mut agenda);
+                }
+                Ok(Envelope::Client(hello)) => self.introduced(home, hello),
+                Ok(Envelope::Link(message, letter)) => others.push((message, letter)),
+                other => {
+                    tracing::warn!(peer = %home.node(), error = ?other.err(), "not for a link");
+                    if let Home::Link(link) = home {
+                        link.cut();
+                    }
+                }
+            }
+        }
+        agenda.carry_out(Cover::None);
+        others
+    }
+
+    fn accept_request(&self, from: &Home, message: RequestMessage, agenda: &mut Agenda) {
+        // A client speaks from one place only: nobody else may use its name.
+        if self.clients.get(&message.id.client).is_none_or(|home| home.value().0 != *from) {
+            tracing::debug!(from = %from.node(), "a request of a client that didn't introduce itself");
+            return;
+        }
+        if let Some((slice, event)) = self.local_request(from, message) {
+            slice.accept(event, agenda);
+        }
+    }
+
+    fn introduced(&self, from: &Home, hello: ClientHello) {
+        let home = self.clients.get(&hello.client).map(|home| home.value().0.clone());
+        // A process comes again over a new link, perhaps before the end of the old one is seen.
+        let moved = |home: &Home| {
+            let links = matches!((home, from), (Home::Link(_), Home::Link(_)));
+            home != from && !(links && home.node() == from.node())
+        };
+        if home.is_some_and(|home| moved(&home)) {
+            tracing::warn!(from = %from.node(), "a client's name that is another's was refused");
+            return;
+        }
+        self.introduce(from.clone(), hello);
     }
 }
 
@@ -564,15 +654,13 @@ impl DataPlane {
                 agenda.carry_out(Cover::None);
             }
             Envelope::Client(hello) => {
-                let home = self.clients.get(&hello.client).map(|home| home.value().0);
-                if home.is_some_and(|home| home != from) {
-                    tracing::warn!(%from, "a client's name that is another node's was refused");
-                    return;
-                }
-                self.introduce(from, hello);
+                self.introduced(&Home::Node(from), hello);
             }
             Envelope::Gone(client) => {
-                self.clients.remove_if(&client, |_, (home, _)| *home == from);
+                self.clients.remove_if(&client, |_, (home, _)| *home == Home::Node(from));
+            }
+            Envelope::Link(..) => {
+                tracing::warn!(%from, "said on a stream of nodes: for links alone")
             }
             // Answers may have been lost with the stream before: what waits for one is asked again.
             Envelope::Fresh => {
@@ -593,14 +681,7 @@ impl DataPlane {
                 }
             }
             Envelope::Request(message) => {
-                // A client speaks from one node only: nobody else may use its name.
-                if self.clients.get(&message.id.client).is_none_or(|home| home.value().0 != from) {
-                    tracing::debug!(%from, "a request of a client that didn't introduce itself");
-                    return;
-                }
-                if let Some((slice, event)) = self.local_request(from, message) {
-                    slice.accept(event, agenda);
-                }
+                self.accept_request(&Home::Node(from), message, agenda);
             }
             Envelope::Reply(message) => {
                 if let Some(volume) = self.volume(message.slice.volume)
@@ -609,7 +690,7 @@ impl DataPlane {
                     volume.accept_reply(from, message, agenda);
                 }
             }
-            Envelope::Client(_) | Envelope::Gone(_) | Envelope::Fresh => {
+            Envelope::Client(_) | Envelope::Gone(_) | Envelope::Fresh | Envelope::Link(..) => {
                 unreachable!("handled by `received`, and never plain")
             }
         }

@@ -30,6 +30,7 @@ mod pool;
 mod pool_store;
 mod random;
 mod readers;
+mod remote;
 mod serial;
 mod slice;
 mod speed;
@@ -42,12 +43,19 @@ mod wire;
 pub use clock::unix_ms;
 pub use event_log::{About, EventLog, Happening, Severity};
 pub use mooring_control::Timings;
-pub use mooring_replication::Options as ReplicationOptions;
+pub use mooring_replication::{
+    IoError, IoPart, Options as ReplicationOptions, TREE_BLOCKS, TREE_FIRST, VolumeBlock,
+    VolumeRange,
+};
 pub use node::{
     JoinReport, NewMember, Node, NodeError, NodeOptions, NodeReport, OpenVolume, OtherReport,
     PoolReport, SliceReport, create, join,
 };
 pub use node_store::{Membership, NodeStore, NodeStoreError};
 pub use pool_store::Progress as MeasureProgress;
+pub use remote::{
+    Answer, Client, Coordinator, CoordinatorVolume, Correspondent, Letters, RemoteError,
+    SharedVolume, Versions,
+};
 pub use speed::{MOST_TIME as MEASURE_TIME, Speed};
 pub use volume::{Attachment, Volume};

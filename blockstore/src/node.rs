@@ -38,6 +38,7 @@ use mooring_transport::{
     Channel, Endpoint, EndpointConfig, Handler, HttpHandler, Identity, Limits, Message, Services,
     Transport, Unprotected,
 };
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -45,6 +46,7 @@ use crate::admission::{AdmissionTable, Peer};
 use crate::data_plane::{ConfigPort, DataPlane};
 use crate::event_log::EventLog;
 use crate::node_store::{Membership, NodeStore};
+use crate::remote::Door;
 use pools::Pools;
 use proposals::Proposals;
 
@@ -96,6 +98,8 @@ pub struct Node {
     events: Arc<EventLog>,
     current: Arc<ArcSwap<ClusterState>>,
     again: Notify,
+    /// Where processes of this machine come in.
+    door: Mutex<Option<Door>>,
     runtime: Handle,
     this: Weak<Self>,
 }
@@ -167,6 +171,7 @@ impl Node {
             events,
             current,
             again: Notify::new(),
+            door: Mutex::default(),
             runtime: Handle::current(),
             this: this.clone(),
         });
@@ -188,7 +193,7 @@ impl Node {
             handler,
             join: Some(Arc::new(membership::Door(self.this.clone()))),
             http,
-            links: None,
+            links: Some(self.plane.clone()),
         })?;
         let listed: Vec<NodeId> = self.state().nodes().keys().copied().collect();
         let first = first.iter().map(|peer| peer.node);
@@ -222,6 +227,7 @@ impl Node {
     pub async fn stop(&self) {
         self.hand_primaries_over().await;
         self.plane.stop();
+        drop(self.door.lock().take());
         for open in self.pools.all() {
             open.pool.stop();
         }

@@ -4,6 +4,7 @@
 
 mod credentials;
 mod hang;
+mod links;
 mod many;
 mod membership;
 mod rig;

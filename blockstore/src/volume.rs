@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,8 +24,8 @@ use mooring_replication::{
     StreamId, VolumeBlock, VolumeClient, VolumeRange,
 };
 use mooring_terms::{
-    AttachmentEpoch, BLOCK_SIZE, BlockIndex, BlockRange, Data, NodeId, SliceId, SliceIndex,
-    VolumeId,
+    AttachmentEpoch, BLOCK_SIZE, BlockIndex, BlockRange, Data, NodeId, SessionId, SliceId,
+    SliceIndex, VolumeId,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use crate::agenda::Agenda;
 use crate::clock;
 use crate::errands::{self, Cover};
+use crate::remote::Fences;
 use crate::serial::Serial;
 use crate::slice::Run;
 use crate::timers::Timers;
@@ -49,6 +50,10 @@ pub trait VolumePorts: Send + Sync {
     fn holes(&self, slice: SliceId, range: BlockRange) -> Option<Vec<Run>>;
     /// Reads a slice's configuration linearizably; it comes back by [`Volume::configured`].
     fn query_config(&self, volume: VolumeId, slice: SliceIndex);
+    /// A session's: asks the coordinator to be let in.
+    fn knock(&self, _volume: VolumeId, _slice: SliceIndex) {}
+    /// A coordinator's: tells a session that it is let in.
+    fn admitted(&self, _volume: VolumeId, _slice: SliceIndex, _session: SessionId) {}
 }
 
 /// What has become of an attachment.
@@ -102,12 +107,18 @@ pub struct Volume {
     this: Weak<Self>,
     /// The last I/O error, for status.
     last_error: Mutex<Option<IoError>>,
+    /// A coordinator's: who waits for fences.
+    fences: OnceLock<Arc<Fences>>,
 }
 
 enum Waiting {
     Read(ReadDone),
     Other(Done),
+    Parts(PartsDone),
 }
+
+/// What is told of an I/O on a shared volume.
+pub type PartsDone = Box<dyn FnOnce(Result<Vec<IoPart>, IoError>) + Send>;
 
 /// What a volume is opened with.
 pub struct VolumeParts {
@@ -165,6 +176,7 @@ impl Volume {
             newest: Mutex::new(BTreeMap::new()),
             this: this.clone(),
             last_error: Mutex::new(None),
+            fences: OnceLock::new(),
         })
     }
 
@@ -305,6 +317,22 @@ impl Volume {
         });
     }
 
+    /// Tells the core something that no device says.
+    pub(crate) fn tell(&self, event: ClientEvent) {
+        self.deliver(event);
+    }
+
+    /// An I/O on a shared volume.
+    pub(crate) fn submit_io(&self, io: Io, done: PartsDone) {
+        self.submit_all(std::iter::once((io, Waiting::Parts(done))));
+    }
+
+    /// Who is told of fences; a coordinator's.
+    pub(crate) fn set_fences(&self, fences: Arc<Fences>) {
+        // A coordinator sets them once.
+        let _ = self.fences.set(fences);
+    }
+
     /// The client's deadline has come.
     pub fn tick(&self) {
         self.deliver(ClientEvent::Tick);
@@ -390,10 +418,21 @@ impl Volume {
                 self.broken.store(true, Ordering::Release);
                 self.state.send_replace(Attachment::Fenced { by });
             }
-            // Said by none but the clients of shared volumes.
-            ClientCommand::Knock { .. }
-            | ClientCommand::Admitted { .. }
-            | ClientCommand::SessionFenced { .. } => {}
+            ClientCommand::Knock { slice } => {
+                if let Some(ports) = self.ports.upgrade() {
+                    ports.knock(self.id, slice);
+                }
+            }
+            ClientCommand::Admitted { slice, session } => {
+                if let Some(ports) = self.ports.upgrade() {
+                    ports.admitted(self.id, slice, session);
+                }
+            }
+            ClientCommand::SessionFenced { session } => {
+                if let Some(fences) = self.fences.get() {
+                    fences.done(session);
+                }
+            }
             ClientCommand::TailLost => {
                 self.broken.store(true, Ordering::Release);
                 self.state.send_replace(Attachment::TailLost);
@@ -409,6 +448,7 @@ impl Volume {
         match waiting.into_inner() {
             Waiting::Read(done) => done(result.map_err(device_error).and_then(|p| self.bytes(p))),
             Waiting::Other(done) => done(result.map(drop).map_err(device_error)),
+            Waiting::Parts(done) => done(result),
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Version history
 //! - 1: replica, request, reply, client, fresh, gone.
+//! - link (kind 6): on links alone, since cluster version 2.
 //!
 //! ```text
 //!   transport header: version (1 byte) | kind (1 byte)
@@ -10,11 +11,15 @@
 //!   further frames:   its data, one a run
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mooring_replication::{ClientId, Message, ReplyMessage, RequestMessage, StreamId, WireError};
-use mooring_terms::VolumeId;
-use mooring_transport as transport;
+use mooring_terms::{NodeId, VolumeId};
+use mooring_transport::{self as transport, Link};
 use serde::{Deserialize, Serialize};
+
+use crate::remote::proto::LinkMessage;
 
 /// The version of the envelope.
 const VERSION: u8 = 1;
@@ -34,6 +39,38 @@ pub enum Envelope {
     Fresh,
     /// A client of the sender's is no more.
     Gone(ClientId),
+    /// What processes beside the daemons and daemons say to each other; the bytes are a letter's.
+    Link(LinkMessage, Bytes),
+}
+
+/// Where a client is, and its answers go.
+#[derive(Clone)]
+pub enum Home {
+    /// The daemon of this node.
+    Node(NodeId),
+    /// The process at the other end.
+    Link(Arc<Link>),
+}
+
+impl Home {
+    /// The node that it acts for.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        match self {
+            Self::Node(node) => *node,
+            Self::Link(link) => link.peer(),
+        }
+    }
+}
+
+impl PartialEq for Home {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Node(one), Self::Node(other)) => one == other,
+            (Self::Link(one), Self::Link(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 /// A client's introduction: requests that it sent on lower streams, and that wait, are dropped.
@@ -75,6 +112,7 @@ impl Envelope {
                 let header = postcard::to_stdvec(&client).expect("plain numbers encode");
                 (&[VERSION, 5], (header.into(), Vec::new()))
             }
+            Self::Link(message, letter) => (&[VERSION, 6], (message.encode(), vec![letter])),
         };
         let mut payload = Vec::with_capacity(1 + data.len());
         payload.push(header);
@@ -95,7 +133,7 @@ impl Envelope {
     pub fn decode(message: transport::Message) -> Result<Self, EnvelopeError> {
         let mut frames = message.payload.into_iter();
         let header = frames.next().ok_or(EnvelopeError::Unknown)?;
-        let data = frames.collect();
+        let mut data: Vec<Bytes> = frames.collect();
         Ok(match message.header.as_ref() {
             [VERSION, 0] => Self::Replica(Message::decode(&header, data)?),
             [VERSION, 1] => Self::Request(RequestMessage::decode(&header, data)?),
@@ -109,6 +147,11 @@ impl Envelope {
                 postcard::from_bytes(&header)
                     .map_err(|_| EnvelopeError::Wire(WireError::Header))?,
             ),
+            [VERSION, 6] => {
+                let message = LinkMessage::decode(&header);
+                let message = message.ok_or(EnvelopeError::Wire(WireError::Header))?;
+                Self::Link(message, data.pop().unwrap_or_default())
+            }
             _ => return Err(EnvelopeError::Unknown),
         })
     }

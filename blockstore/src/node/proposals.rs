@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use mooring_config::{Actor, ChangeRefused, Command, Done, MAX_BATCH, SliceChange, SliceConfig};
 use mooring_replication::{Event, ProposalId, ProposalOutcome};
-use mooring_terms::{AttachmentEpoch, Epoch, NodeId, SliceId, VolumeId};
+use mooring_terms::{AttachmentEpoch, Epoch, NodeId, SliceId, SliceIndex, VolumeId};
 use mooring_transport::Message;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Node;
+use crate::admission::Peer;
 use crate::data_plane::ConfigPort;
+use crate::remote::proto::{Told, VolumeTold};
 
 /// How long an accepted change may take to be applied here too.
 const APPLY_WAIT: Duration = Duration::from_secs(5);
@@ -63,6 +65,36 @@ impl ConfigPort for Node {
             1 => row.name.clone(),
             _ => format!("{} slice {}", row.name, slice.index),
         }
+    }
+
+    fn tell(&self, volume: VolumeId, slices: &[SliceIndex]) -> Told {
+        let state = self.state();
+        let peer = |node: &mooring_config::Node| {
+            let address = *node.addresses.first()?;
+            Some(Peer { node: node.id, fingerprint: node.fingerprint.0, address })
+        };
+        let row = state.volume(volume);
+        let config = |&index: &SliceIndex| {
+            let config = state.slice(SliceId { volume, index })?;
+            Some((index, SliceConfig::clone(config)))
+        };
+        Told {
+            node: self.id,
+            nodes: state.nodes().values().filter_map(|node| peer(node)).collect(),
+            volume: row.map(|row| VolumeTold {
+                id: volume,
+                size: row.spec.size,
+                slice_blocks: row.spec.slice_blocks,
+                coordinator: row.attachment.map(|held| (held.node, held.epoch)),
+            }),
+            slices: slices.iter().filter_map(config).collect(),
+            identity: None,
+        }
+    }
+
+    fn identity(&self) -> Option<Vec<u8>> {
+        let identity = self.store.identity().ok().flatten()?;
+        Some(identity.to_bytes().to_vec())
     }
 
     fn heard(&self, from: NodeId) {

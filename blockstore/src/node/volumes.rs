@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooring_replication::{ClientId, ClientOptions, VolumeClient};
+use mooring_replication::{ClientId, ClientOptions, ClientRole, VolumeClient};
 use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, VolumeId};
 
 use super::inquiry::HandOver;
 use super::{Node, NodeError};
+use crate::remote::{CoordinatorVolume, Door};
 use crate::volume::{Volume, VolumeParts};
 
 /// Between two times that a primary is asked to come here, if nothing has changed.
@@ -35,11 +36,18 @@ impl Node {
     /// # Errors
     /// [`NodeError::UnknownVolume`].
     pub fn open_volume(&self, open: OpenVolume) -> Result<Arc<Volume>, NodeError> {
+        self.open_as(open, ClientRole::Device)
+    }
+
+    fn open_as(&self, open: OpenVolume, role: ClientRole) -> Result<Arc<Volume>, NodeError> {
         let state = self.state();
         let row = state.volume(open.volume).ok_or(NodeError::UnknownVolume(open.volume))?;
         let client = ClientId(open.client.unwrap_or_else(crate::random::u64));
         let blocks = row.spec.size / BLOCK_SIZE as u64;
         let options = ClientOptions {
+            role,
+            // Clocks differ in their pace by much less than a quarter.
+            lapse: self.options.replication.lease * 5 / 4,
             io_timeout: row.spec.io_timeout_ms.map(std::time::Duration::from_millis),
             ..ClientOptions::new(client, open.volume, open.epoch, blocks, row.spec.slice_blocks)
         };
@@ -65,6 +73,34 @@ impl Node {
             volume.close();
         }
         Ok(volume)
+    }
+
+    /// Opens a shared volume as its coordinator, under an attachment that was granted to this node for
+    /// this one: slice 0 is sealed, then it serves ([`CoordinatorVolume::state`]); the other slices
+    /// follow.
+    ///
+    /// # Errors
+    /// [`NodeError::UnknownVolume`].
+    pub fn open_coordinator(
+        &self,
+        volume: VolumeId,
+        epoch: AttachmentEpoch,
+    ) -> Result<CoordinatorVolume, NodeError> {
+        let open = OpenVolume { volume, epoch, client: None, read_only: false };
+        let volume = self.open_as(open, ClientRole::Coordinator)?;
+        let lease = self.options.replication.lease;
+        Ok(CoordinatorVolume::new(volume, Arc::clone(&self.plane), lease))
+    }
+
+    /// Takes processes of this machine's root in at the unix socket `path`, until the node stops:
+    /// mounts begin there ([`Client::new`](crate::Client::new)).
+    ///
+    /// # Errors
+    /// The socket can't be made.
+    pub fn open_door(&self, path: &std::path::Path) -> std::io::Result<()> {
+        let door = Door::open(path, &self.plane, self.id)?;
+        *self.door.lock() = Some(door);
+        Ok(())
     }
 
     /// Whether an attachment that was granted is known here to have ended: another followed, or it

@@ -41,6 +41,18 @@ impl Slice {
         runs(&found, from, known)
     }
 
+    /// See [`Replica::leased_until`](mooring_replication::Replica::leased_until).
+    #[must_use]
+    pub fn leased_until(
+        &self,
+        attachment: mooring_terms::AttachmentEpoch,
+    ) -> Option<mooring_terms::Time> {
+        let now = clock::now();
+        self.serial.look(|replica| {
+            self.beacons.with(|leases| replica.leased_until(now, leases, attachment))
+        })
+    }
+
     /// The epoch in which this replica is primary and knows every record there is to be committed.
     fn settled(&self) -> Option<mooring_terms::Epoch> {
         let now = clock::now();

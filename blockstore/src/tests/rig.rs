@@ -12,22 +12,25 @@ use mooring_config::{Member, SliceChange, SliceConfig};
 use mooring_device::BlockIo;
 use mooring_engine::{FormatOptions, MemoryDisk, OpenOptions, Pool as Engine};
 use mooring_replication::{
-    ClientId, ClientOptions, Event, Opened, Options, ProposalId, ProposalOutcome, Replica,
-    VolumeClient,
+    ClientId, ClientOptions, ClientRole, Event, Opened, Options, ProposalId, ProposalOutcome,
+    Replica, VolumeClient,
 };
 use mooring_terms::{
     AttachmentEpoch, BLOCK_SIZE, Epoch, Incarnation, NodeId, PoolId, SliceId, SliceIndex, VolumeId,
 };
 use mooring_transport::{
     Admission, CertificateAuthority, Endpoint, EndpointConfig, Fingerprint, Handler, Limits,
-    Message, Services, Transport,
+    LinkHandler, Message, Services, Transport,
 };
 use parking_lot::Mutex;
 
+use crate::admission::Peer;
 use crate::data_plane::{ConfigPort, DataPlane};
 use crate::disk_watch::WatchedDisk;
 use crate::event_log::EventLog;
 use crate::pool::{Pool, PoolWatch};
+use crate::remote::CoordinatorVolume;
+use crate::remote::proto::{Told, VolumeTold};
 use crate::slice::Slice;
 use crate::volume::{Attachment, Volume, VolumeParts};
 
@@ -41,6 +44,9 @@ pub fn pool_id(node: u64, number: u64) -> PoolId {
     PoolId(node * 10 + number)
 }
 
+/// Blocks in each volume.
+const VOLUME_BLOCKS: u64 = 1 << 20;
+
 fn incarnation(pool: PoolId) -> Incarnation {
     Incarnation(pool.0)
 }
@@ -51,6 +57,8 @@ pub struct Table {
     configs: Mutex<BTreeMap<SliceId, SliceConfig>>,
     holders: Mutex<BTreeMap<VolumeId, (NodeId, AttachmentEpoch)>>,
     rows: Mutex<BTreeMap<NodeId, (Fingerprint, SocketAddr)>>,
+    /// Blocks in each slice of the volumes that have several.
+    cut: Mutex<BTreeMap<VolumeId, u64>>,
     nodes: Mutex<Vec<Weak<RigNode>>>,
 }
 
@@ -65,8 +73,19 @@ impl Table {
             configs: Mutex::default(),
             holders: Mutex::default(),
             rows: Mutex::default(),
+            cut: Mutex::default(),
             nodes: Mutex::default(),
         })
+    }
+
+    fn slice_blocks(&self, volume: VolumeId) -> u64 {
+        self.cut.lock().get(&volume).copied().unwrap_or(1 << 30)
+    }
+
+    fn slices(&self, volume: VolumeId) -> Vec<(SliceId, SliceConfig)> {
+        let configs = self.configs.lock();
+        let own = configs.iter().filter(|(slice, _)| slice.volume == volume);
+        own.map(|(slice, config)| (*slice, config.clone())).collect()
     }
 
     fn later(&self, job: impl FnOnce() + Send + 'static) {
@@ -98,6 +117,7 @@ pub struct RigNode {
     pub pools: Mutex<BTreeMap<PoolId, OpenPool>>,
     table: Arc<Table>,
     endpoint: Arc<Endpoint>,
+    identity: Vec<u8>,
     this: Weak<Self>,
 }
 
@@ -149,6 +169,33 @@ impl ConfigPort for RigNode {
         format!("{slice}")
     }
 
+    fn tell(&self, volume: VolumeId, slices: &[SliceIndex]) -> Told {
+        let peer = |(&node, (fingerprint, address)): (&NodeId, &(Fingerprint, SocketAddr))| Peer {
+            node,
+            fingerprint: *fingerprint.as_bytes(),
+            address: *address,
+        };
+        let configs = self.table.configs.lock();
+        let config =
+            |&index: &SliceIndex| Some((index, configs.get(&SliceId { volume, index })?.clone()));
+        Told {
+            node: self.id,
+            nodes: self.table.rows.lock().iter().map(peer).collect(),
+            volume: Some(VolumeTold {
+                id: volume,
+                size: VOLUME_BLOCKS * BLOCK_SIZE as u64,
+                slice_blocks: self.table.slice_blocks(volume),
+                coordinator: self.holder(volume),
+            }),
+            slices: slices.iter().filter_map(config).collect(),
+            identity: None,
+        }
+    }
+
+    fn identity(&self) -> Option<Vec<u8>> {
+        Some(self.identity.clone())
+    }
+
     fn heard(&self, _from: NodeId) {}
 
     fn control(&self, _from: NodeId, _message: Message) {}
@@ -192,6 +239,7 @@ impl RigNode {
         let year = Duration::from_secs(365 * 86_400);
         let identity = authority.issue(id, &[], SystemTime::now(), year).unwrap();
         let fingerprint = identity.fingerprint();
+        let own = identity.to_bytes().to_vec();
         let endpoint = Arc::new(
             Endpoint::bind(EndpointConfig {
                 node: id,
@@ -211,6 +259,7 @@ impl RigNode {
             pools: Mutex::default(),
             table: Arc::clone(table),
             endpoint,
+            identity: own,
             this: this.clone(),
         });
         let config: Weak<dyn ConfigPort> = node.this.clone();
@@ -263,25 +312,38 @@ impl RigNode {
 
     /// Begins to use a volume here.
     pub fn open(&self, volume: u64, epoch: u64, client: u64) -> User {
+        User(self.open_as(volume, epoch, client, ClientRole::Device))
+    }
+
+    /// Begins to coordinate a volume here.
+    pub fn coordinate(&self, volume: u64, epoch: u64, client: u64) -> CoordinatorVolume {
+        let volume = self.open_as(volume, epoch, client, ClientRole::Coordinator);
+        CoordinatorVolume::new(volume, Arc::clone(&self.plane), Options::default().lease)
+    }
+
+    fn open_as(&self, volume: u64, epoch: u64, client: u64, role: ClientRole) -> Arc<Volume> {
         let id = VolumeId(volume);
         let (client, epoch) = (ClientId(client), AttachmentEpoch(epoch));
-        let options = ClientOptions::new(client, id, epoch, 1 << 20, 1 << 30);
+        let slice_blocks = self.table.slice_blocks(id);
+        let options = ClientOptions::new(client, id, epoch, VOLUME_BLOCKS, slice_blocks);
+        let options = ClientOptions { role, ..options };
         let parts = VolumeParts {
             id,
             client,
             epoch,
             read_only: false,
-            size_bytes: (1 << 20) * BLOCK_SIZE as u64,
-            slice_blocks: u64::MAX,
+            size_bytes: VOLUME_BLOCKS * BLOCK_SIZE as u64,
+            slice_blocks,
             first_stream: 1 << 32,
             core: VolumeClient::new(options),
         };
         let timers = Arc::clone(self.plane.volume_timers());
         let volume = Volume::new(parts, timers, self.plane.volume_ports());
         self.plane.add_volume(Arc::clone(&volume));
-        let config = self.table.configs.lock()[&slice(id.0)].clone();
-        volume.configured(SliceIndex(0), config);
-        User(volume)
+        for (slice, config) in self.table.slices(id) {
+            volume.configured(slice.index, config);
+        }
+        volume
     }
 }
 
@@ -366,7 +428,9 @@ impl Rig {
             (1..=nodes).map(|id| RigNode::start(NodeId(id), pools, &authority, &table)).collect();
         for node in &nodes {
             let handler: Arc<dyn Handler> = Arc::clone(&node.plane) as _;
-            node.endpoint.start(Services { handler, join: None, http: None, links: None }).unwrap();
+            let links: Option<Arc<dyn LinkHandler>> = Some(Arc::clone(&node.plane) as _);
+            let services = Services { handler, join: None, http: None, links };
+            node.endpoint.start(services).unwrap();
             for other in nodes.iter().filter(|other| other.id != node.id) {
                 node.plane.connect_peer(other.id);
             }
@@ -380,22 +444,57 @@ impl Rig {
 
     /// Makes a volume with a replica in pool `number` of each node; node 1 is primary.
     pub fn make(&self, volume: u64, number: u64) {
+        self.make_slice(slice(volume), number, 1);
+    }
+
+    /// Makes a volume of several slices, with these primaries. Each slice has a replica in pool
+    /// `number` of each node.
+    pub fn make_sliced(&self, volume: u64, number: u64, primaries: &[u64]) {
+        let volume = VolumeId(volume);
+        self.table.cut.lock().insert(volume, VOLUME_BLOCKS / primaries.len() as u64);
+        for (index, &primary) in (0..).map(SliceIndex).zip(primaries) {
+            self.make_slice(SliceId { volume, index }, number, primary);
+        }
+    }
+
+    fn make_slice(&self, id: SliceId, number: u64, primary: u64) {
         let member = |node: &Arc<RigNode>| {
             let pool = pool_id(node.id.0, number);
             Member { node: node.id, pool, incarnation: incarnation(pool) }
         };
         let config = SliceConfig {
             epoch: Epoch(1),
-            primary: NodeId(1),
+            primary: NodeId(primary),
             in_sync: self.nodes.iter().map(member).collect(),
             joining: Vec::new(),
             min_in_sync: if self.nodes.len() > 2 { 2 } else { 1 },
             tail_lost: Epoch(0),
             seal: AttachmentEpoch(0),
         };
-        self.table.configs.lock().insert(slice(volume), config.clone());
+        self.table.configs.lock().insert(id, config.clone());
         for node in &self.nodes {
-            node.hold(slice(volume), pool_id(node.id.0, number), &config);
+            node.hold(id, pool_id(node.id.0, number), &config);
+        }
+    }
+
+    /// Has a slice's primary hand over to another node; returns when it has.
+    pub fn hand_over(&self, id: SliceId, to: u64) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.slice_config(id).primary != NodeId(to) {
+            assert!(Instant::now() < end, "slice {id} is not handed over to {to}");
+            let primary = self.slice_config(id).primary;
+            if let Some(slice) = self.node(primary.0).plane.slice(id) {
+                slice.deliver(Event::HandOver { to: NodeId(to) });
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The node is no longer listed.
+    pub fn remove_row(&self, node: u64) {
+        self.table.rows.lock().remove(&NodeId(node));
+        for node in &self.nodes {
+            node.endpoint.refresh();
         }
     }
 
@@ -414,7 +513,11 @@ impl Rig {
     }
 
     pub fn config(&self, volume: u64) -> SliceConfig {
-        self.table.configs.lock()[&slice(volume)].clone()
+        self.slice_config(slice(volume))
+    }
+
+    pub fn slice_config(&self, id: SliceId) -> SliceConfig {
+        self.table.configs.lock()[&id].clone()
     }
 
     /// Makes a node's disk hang, or go on.
