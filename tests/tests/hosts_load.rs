@@ -11,9 +11,12 @@ use std::env;
 use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::Duration;
 
-use mooring_tests::hosts::{Cluster, FAILOVER, Result, on_cluster};
+use mooring_tests::hosts::{
+    Cluster, FAILOVER, Result, StallMeter, judge, milliseconds, on_cluster,
+};
 
 /// How many threads want a processor all the time.
 const LOAD: usize = 8;
@@ -69,13 +72,17 @@ fn busy_machine_causes_no_failover() {
         let count = |kind: &&str| happened(cluster, kind);
         let before = kinds.iter().map(count).collect::<Result<Vec<_>>>()?;
         let burners = Burners::start();
-        let load = volume.load(1, seconds)?;
-        let endured = load.finish()?;
+        let file = volume.file("written");
+        let meter = StallMeter::start(&cluster[1], &file, milliseconds(10))?;
+        sleep(Duration::from_secs(seconds));
         drop(burners);
+        let seen = meter.stop(FAILOVER)?;
         let after = kinds.iter().map(count).collect::<Result<Vec<_>>>()?;
         assert_eq!(before, after, "{kinds:?} in {seconds} s at load {LOAD}");
-        endured.stalled_at_most(FAILOVER, "longest wait on a busy machine")?;
-        volume.unmount(1)?;
-        volume.is_whole_everywhere(&endured.job, 1)
+        assert_eq!(seen.errors, 0, "{seen:?}");
+        println!("{} writes in {seconds} s at load {LOAD}", seen.writes);
+        judge(seen.longest, FAILOVER, "longest wait on a busy machine")?;
+        seen.is_kept_in(&cluster[1], &file)?;
+        volume.unmount(1)
     });
 }

@@ -30,12 +30,12 @@ impl Unprotected {
     /// Whether an incoming stream of this channel may come over ZeroMQ.
     #[must_use]
     pub fn accepts(self, channel: Channel) -> bool {
-        match self {
-            Self::Refused => false,
+        match (self, channel) {
+            (Self::Refused, _) => false,
             #[cfg(feature = "zeromq")]
-            Self::Accepted | Self::Data => channel == Channel::Data,
+            (Self::Accepted | Self::Data, channel) => channel == Channel::Data,
             #[cfg(feature = "zeromq")]
-            Self::Everything => true,
+            (Self::Everything, _) => true,
         }
     }
 

@@ -13,7 +13,7 @@ pub const FAILOVER: Duration = seconds(5);
 /// How long a daemon that was killed and started again may, beyond its start.
 pub const RESTART: Duration = seconds(1);
 
-/// How long fio may take to verify, and a last write to be answered, once the writing is done.
+/// How long fio may take beyond the writing: to begin, to be held up, to verify. And a last write.
 const FINISH_LIMIT: Duration = seconds(120);
 
 /// Writes a second: enough that some are under way whenever something fails.
@@ -23,6 +23,7 @@ const RATE: u64 = 300;
 #[derive(Debug)]
 pub struct Load {
     job: Fio,
+    duration: Duration,
     run: FioRun,
     meter: StallMeter,
 }
@@ -46,7 +47,7 @@ impl Load {
         let job = job.sync_every(200);
         let meter = StallMeter::start(host, format!("{directory}/stall"), milliseconds(10))?;
         let run = host.start_fio(&job)?;
-        let load = Self { job, run, meter };
+        let load = Self { job, duration: seconds(duration_s), run, meter };
         load.wait_for_writes(50)?;
         Ok(load)
     }
@@ -78,7 +79,7 @@ impl Load {
     /// # Errors
     /// An application saw an error, or other data than it wrote.
     pub fn finish(self) -> Result<Endured> {
-        let report = self.run.finish(FINISH_LIMIT);
+        let report = self.run.finish(self.duration + FINISH_LIMIT);
         let seen = self.meter.stop(FINISH_LIMIT)?;
         let report = report?;
         if report.error != 0 || report.verified != report.written || report.written == 0 {

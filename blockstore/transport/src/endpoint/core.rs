@@ -27,6 +27,10 @@ use crate::unprotected::Unprotected;
 pub(crate) struct Core {
     pub(crate) node: NodeId,
     pub(crate) limits: Limits,
+    #[cfg_attr(
+        not(feature = "zeromq"),
+        allow(dead_code, reason = "nothing to ask where nothing else is spoken")
+    )]
     pub(crate) unprotected: Unprotected,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) configs: RwLock<Arc<Configs>>,
