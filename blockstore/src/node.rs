@@ -7,6 +7,7 @@
 //! Everything above uses this type and [`crate::Volume`], and nothing else of the block store.
 
 mod config_events;
+mod coordination;
 mod error;
 mod hand_over;
 mod hints;

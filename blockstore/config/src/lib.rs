@@ -21,6 +21,7 @@ pub mod changes;
 mod chunked;
 mod cluster;
 mod command;
+mod coordinator;
 mod credential;
 mod event;
 mod machine;
@@ -42,6 +43,7 @@ pub use command::{
     Admission, Assignment, ClusterId, Command, Done, Genesis, Loss, NewNode, Proposal, ProposalId,
     Removal, Response, VoterCount,
 };
+pub use coordinator::CoordinatorDuty;
 pub use credential::{ApiToken, Fingerprint, GossipKey, JoinToken, Rights, TokenHash, WrappedKey};
 pub use event::{Actor, Event, What};
 pub use machine::Machine;

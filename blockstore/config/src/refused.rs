@@ -269,6 +269,16 @@ pub enum Refused {
         /// The cluster's.
         cluster: ClusterVersion,
     },
+    /// A shared volume's coordinator is elsewhere: the attachment follows slice 0's primary.
+    #[error(
+        "volume {name:?} is shared: its coordinator is on node {node}, and it is mounted, not attached"
+    )]
+    CoordinatedElsewhere {
+        /// The volume's name.
+        name: String,
+        /// The name of the coordinator's node.
+        node: String,
+    },
 }
 
 /// One thing that is wrong with a volume's specification.
@@ -371,6 +381,7 @@ impl Refused {
             | Self::BadSetting { .. }
             | Self::Shrinks { .. }
             | Self::Attached { .. }
+            | Self::CoordinatedElsewhere { .. }
             | Self::PlacementShape
             | Self::NothingLost { .. }
             | Self::NoReplicaThere { .. }

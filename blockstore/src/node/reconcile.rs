@@ -14,7 +14,6 @@ use mooring_replication::{Event, Opened, Replica};
 use mooring_terms::{NodeId, SliceId, VolumeId};
 
 use super::pools::OpenPool;
-use super::volumes::is_over;
 use super::{ANNOUNCE_PAUSE, Node, config_events};
 use crate::pool::Pool;
 use crate::pool_store;
@@ -225,7 +224,7 @@ impl Node {
         let Some(volume) = self.plane.volume(id) else { return };
         match row {
             // After a restart the configuration here lags behind: what it doesn't know to be over isn't.
-            Some(row) if !is_over(row, volume.epoch()) => {
+            Some(row) if !row.is_over(volume.epoch()) => {
                 volume.resized(row.spec.size);
                 volume.set_io_timeout(row.spec.io_timeout_ms.map(Duration::from_millis));
             }

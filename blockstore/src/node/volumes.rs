@@ -107,7 +107,7 @@ impl Node {
     /// was taken away, perhaps while this node was down.
     #[must_use]
     pub fn attachment_is_over(&self, volume: VolumeId, epoch: AttachmentEpoch) -> bool {
-        self.state().volume(volume).is_some_and(|row| is_over(row, epoch))
+        self.state().volume(volume).is_some_and(|row| row.is_over(epoch))
     }
 
     /// Ends the use of a volume: what waits fails, and nothing more goes through.
@@ -173,10 +173,4 @@ impl Node {
             });
         }
     }
-}
-
-/// A configuration that lags behind may not know the attachment yet; then it is not over.
-pub(super) fn is_over(row: &mooring_config::Volume, epoch: AttachmentEpoch) -> bool {
-    let held = row.attachment.is_some_and(|held| held.epoch == epoch);
-    row.last_attachment > epoch || (row.last_attachment == epoch && !held)
 }

@@ -7,6 +7,9 @@
 //! ```
 //!
 //! Ending an attachment fences nobody by itself: the next holder's seal does, in every slice's log.
+//!
+//! That of a shared volume is its coordinator's: it goes to the node of slice 0's primary whenever that
+//! asks for it, with a higher epoch each time, and to nobody else (`coordinator.rs`).
 
 use mooring_terms::{AttachmentEpoch, NodeId, VolumeId};
 
@@ -29,7 +32,12 @@ impl ClusterState {
             return Err(Refused::EarlierBoot { node, claimed: boot, current: known.boot });
         }
         let held = volume.attachment;
-        if let Some(held) = held {
+        let coordinator = volume.coordinator();
+        if let Some(owner) = coordinator.filter(|owner| *owner != node) {
+            let (name, node) = (volume.name.clone(), self.node_name(owner));
+            return Err(Refused::CoordinatedElsewhere { name, node });
+        }
+        if let Some(held) = held.filter(|_| coordinator.is_none()) {
             if held.node == node && held.boot == boot && held.mode == mode {
                 return Ok(Done::Attached { epoch: held.epoch, fenced: None });
             }
@@ -47,7 +55,7 @@ impl ClusterState {
             volume.attachment = Some(Attachment { epoch, node, boot, mode, since });
         }
         let fenced = held.map(|held| held.node).filter(|holder| *holder != node);
-        let forced = fenced.is_some() && !holder_gone;
+        let forced = fenced.is_some() && !holder_gone && coordinator.is_none();
         self.record(by, What::Attached { volume: id, node, fenced, forced });
         Ok(Done::Attached { epoch, fenced })
     }

@@ -85,7 +85,8 @@ impl ClusterState {
 
     pub(super) fn remove_volume(&mut self, by: &Actor, id: VolumeId, force: bool) -> Response {
         let volume = self.volumes.get(&id).ok_or(Refused::NoVolume(id))?;
-        if let Some(attachment) = &volume.attachment
+        // A shared volume has a coordinator even when nobody uses it.
+        if let Some(attachment) = volume.attachment.filter(|_| !volume.spec.is_shared())
             && !force
         {
             let holder = self.node_name(attachment.node);

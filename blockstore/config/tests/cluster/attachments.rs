@@ -1,7 +1,10 @@
 //! One holder at a time, and each grant with a higher epoch.
 
-use mooring_config::{AttachMode, Boot, Command, Done, Refused};
-use mooring_terms::{AttachmentEpoch, ErrorKind, NodeId, VolumeId};
+use mooring_config::{
+    AttachMode, Boot, ChangeReason, Command, CoordinatorDuty, Done, Filesystem, Refused,
+    SliceChange, VolumeRequest,
+};
+use mooring_terms::{AttachmentEpoch, ErrorKind, NodeId, SliceId, SliceIndex, VolumeId};
 
 use crate::Cluster;
 
@@ -95,4 +98,91 @@ fn only_the_holder_says_that_the_volume_is_formatted() {
     assert!(matches!(c.refused(formatted(2)), Refused::NotAttached { .. }));
     c.must(formatted(1));
     assert!(c.get(v).formatted);
+}
+
+/// A shared volume of three slices on three nodes.
+fn shared(c: &mut Cluster) -> VolumeId {
+    let request = VolumeRequest {
+        size: Some(10 << 30),
+        fs: Some(Filesystem::Shared),
+        replicas: Some(3),
+        ..VolumeRequest::default()
+    };
+    c.volume_of("shared", &request)
+}
+
+/// Moves the primary of a slice to `to`, as its former primary does.
+fn hand_over(c: &mut Cluster, volume: VolumeId, slice: usize, to: u64) {
+    let before = c.get(volume).slices[slice].clone();
+    let index = SliceIndex(u32::try_from(slice).unwrap());
+    let change = SliceChange {
+        slice: SliceId { volume, index },
+        expected: before.epoch,
+        by: before.primary,
+        reason: ChangeReason::HandOver,
+        primary: NodeId(to),
+        in_sync: before.in_sync.clone(),
+    };
+    match c.must(Command::ChangeSlices { changes: vec![change], gone: Default::default() }) {
+        Done::Slices(answers) => assert!(answers.iter().all(Result::is_ok), "{answers:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_coordinators_attachment_goes_where_slice_0_has_its_primary_and_nowhere_else() {
+    let mut c = Cluster::of(3);
+    let v = shared(&mut c);
+    let first = c.get(v).slices[0].primary.0;
+    let (second, third) = (first % 3 + 1, (first + 1) % 3 + 1);
+    for (gone, force) in [(false, false), (true, false), (false, true)] {
+        let refused = c.refused(attach(v, second, gone, force));
+        assert!(matches!(refused, Refused::CoordinatedElsewhere { .. }), "{refused}");
+    }
+    assert_eq!(c.must(attach(v, first, false, false)), attached(1, None));
+    // The next one of the same node has an epoch of its own.
+    assert_eq!(c.must(attach(v, first, false, false)), attached(2, None));
+    // Another slice's primary is nobody's business.
+    if c.get(v).slices[1].primary != NodeId(second) {
+        hand_over(&mut c, v, 1, second);
+    }
+    assert_eq!(c.get(v).coordinator(), Some(NodeId(first)));
+    hand_over(&mut c, v, 0, second);
+    assert!(matches!(
+        c.refused(attach(v, first, true, true)),
+        Refused::CoordinatedElsewhere { .. }
+    ));
+    // Nobody has to find the one before gone.
+    assert_eq!(c.must(attach(v, second, false, false)), attached(3, Some(first)));
+    hand_over(&mut c, v, 0, third);
+    assert_eq!(c.must(attach(v, third, false, false)), attached(4, Some(second)));
+}
+
+#[test]
+fn a_node_claims_ends_or_leaves_alone_the_coordinator_of_a_shared_volume() {
+    use CoordinatorDuty::{Claim, End, Rest};
+    let mut c = Cluster::of(3);
+    let (v, private) = (shared(&mut c), c.volume("private", 3));
+    let first = c.get(v).slices[0].primary.0;
+    let second = first % 3 + 1;
+    let epoch = |number| Some(AttachmentEpoch(number));
+    let duty = |c: &Cluster, node, running| c.get(v).coordinator_duty(NodeId(node), running);
+    assert_eq!((duty(&c, first, None), duty(&c, second, None)), (Claim, Rest));
+    // Granted by a state that is newer than this one.
+    assert_eq!(duty(&c, first, epoch(1)), Rest);
+    c.must(attach(v, first, false, false));
+    assert_eq!(duty(&c, first, epoch(1)), Rest);
+    // Its coordinator has ended by itself.
+    assert_eq!(duty(&c, first, None), Claim);
+    hand_over(&mut c, v, 0, second);
+    assert_eq!((duty(&c, first, epoch(1)), duty(&c, second, None)), (End, Claim));
+    c.must(attach(v, second, false, false));
+    assert_eq!((duty(&c, second, epoch(2)), duty(&c, first, None)), (Rest, Rest));
+    // A restart gives it up, and claims it again.
+    c.start(second, 2, &[]);
+    assert_eq!((duty(&c, second, epoch(2)), duty(&c, second, None)), (End, Claim));
+    for node in 1..=3 {
+        assert_eq!(c.get(private).coordinator_duty(NodeId(node), None), Rest);
+    }
+    c.must(Command::RemoveVolume { volume: v, force: false });
 }
