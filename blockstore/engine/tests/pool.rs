@@ -278,6 +278,32 @@ fn a_huge_discard_costs_next_to_nothing() {
 }
 
 #[test]
+fn what_holds_data_is_counted_under_discards_that_no_checkpoint_has_merged_yet() {
+    let (_, pool) = pool(64 * MIB, MIB);
+    pool.create(slice(1), Bytes::new()).unwrap();
+    let counted = |expected: u64| assert_eq!(pool.allocated(slice(1)).unwrap(), expected);
+    // In three leaves, and in two inner nodes.
+    for (sequence, first) in [(1, 0), (2, 300), (3, 1 << 20)] {
+        pool.append(slice(1), &[write(version(1, sequence), first, data(sequence, 10))]).unwrap();
+    }
+    counted(30);
+    pool.checkpoint().unwrap();
+    counted(30);
+    // All of the first leaf and half of what the second holds.
+    pool.append(slice(1), &[discard(version(1, 4), 0, 305)]).unwrap();
+    counted(15);
+    pool.checkpoint().unwrap();
+    counted(15);
+    // Whole nodes go, and one block comes into what is gone.
+    pool.append(slice(1), &[discard(version(1, 5), 0, 1 << 40)]).unwrap();
+    counted(0);
+    pool.append(slice(1), &[write(version(1, 6), 301, data(6, 1))]).unwrap();
+    counted(1);
+    pool.checkpoint().unwrap();
+    counted(1);
+}
+
+#[test]
 fn a_supersede_over_a_huge_hole_costs_next_to_nothing() {
     let (disk, pool) = pool(64 * MIB, MIB);
     pool.create(slice(1), Bytes::new()).unwrap();
