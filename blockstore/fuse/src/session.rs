@@ -264,9 +264,10 @@ impl Shared {
         self.send(channel, unique, -errno, &[]);
     }
 
-    fn send(&self, channel: usize, unique: u64, error: i32, parts: &[&[u8]]) {
+    /// Whether the kernel has taken it.
+    fn send(&self, channel: usize, unique: u64, error: i32, parts: &[&[u8]]) -> bool {
         match self.write(channel, unique, error, parts) {
-            Ok(()) => {}
+            Ok(()) => return true,
             // The request was aborted meanwhile; nobody waits for the answer.
             Err(gone) if is_gone(&gone) => {}
             Err(source) if error == 0 => {
@@ -275,6 +276,7 @@ impl Shared {
             }
             Err(source) => tracing::error!(unique, %source, "the kernel refused an error"),
         }
+        false
     }
 
     fn write(
@@ -326,6 +328,14 @@ impl Answer {
         self.finish(0, parts);
     }
 
+    /// As [`Answer::parts`], and says whether the kernel has taken it: what an answer gives (a lookup
+    /// to be forgotten, an open file to be closed) is the kernel's only then. It isn't if the caller
+    /// was freed before ([`FileSystem::interrupted`]), or nothing is mounted any more.
+    #[must_use]
+    pub fn deliver(self, parts: &[&[u8]]) -> bool {
+        self.finish(0, parts)
+    }
+
     /// Answers with what [`crate::reply`] has put together.
     pub fn frame(self, frame: &Frame) {
         self.finish(0, &[frame.bytes()]);
@@ -341,11 +351,10 @@ impl Answer {
         self.finish(-errno, &[]);
     }
 
-    fn finish(mut self, error: i32, parts: &[&[u8]]) {
+    fn finish(mut self, error: i32, parts: &[&[u8]]) -> bool {
         self.open = false;
-        if let Some(channel) = self.shared.settle(self.unique) {
-            self.shared.send(channel, self.unique, error, parts);
-        }
+        let channel = self.shared.settle(self.unique);
+        channel.is_some_and(|channel| self.shared.send(channel, self.unique, error, parts))
     }
 }
 
@@ -372,23 +381,30 @@ impl std::fmt::Debug for Answer {
 pub struct Notifier(Arc<Shared>);
 
 impl Notifier {
-    /// Drops cached attributes of a node, and waits for no lock.
-    pub fn invalidate_attributes(&self, node: u64) {
-        self.invalidate(InvalidateInode { node, offset: -1, length: 0 });
+    /// Drops cached attributes of a node, and waits for no lock. `false`: the kernel has no such
+    /// node. It may get it yet, by an answer that was sent and that its caller hasn't looked at.
+    pub fn invalidate_attributes(&self, node: u64) -> bool {
+        self.invalidate(InvalidateInode { node, offset: -1, length: 0 })
     }
 
     /// Drops cached attributes and bytes of a node, from `offset` on, `length` of them (0: to the
     /// end). Returns when dirty mapped pages among them have been written through the file system.
-    pub fn invalidate_data(&self, node: u64, offset: u64, length: u64) {
+    /// `false`: as [`Notifier::invalidate_attributes`] says.
+    pub fn invalidate_data(&self, node: u64, offset: u64, length: u64) -> bool {
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
         let length = i64::try_from(length).unwrap_or(0);
-        self.invalidate(InvalidateInode { node, offset, length });
+        self.invalidate(InvalidateInode { node, offset, length })
     }
 
-    fn invalidate(&self, what: InvalidateInode) {
+    fn invalidate(&self, what: InvalidateInode) -> bool {
         let mut frame = Frame::new();
         what.encode(&mut frame);
-        self.notify(notify::INVALIDATE_INODE, &[frame.bytes()]);
+        self.notify(notify::INVALIDATE_INODE, &[frame.bytes()])
+    }
+
+    /// Lets every cached name be looked up again (protocol 7.44, Linux 6.16), and waits for no lock.
+    pub fn increase_epoch(&self) {
+        self.notify(notify::INCREASE_EPOCH, &[]);
     }
 
     /// Drops a cached name. Waits for the lock of the directory, which every request that changes it
@@ -399,12 +415,13 @@ impl Notifier {
         self.notify(notify::INVALIDATE_ENTRY, &[frame.bytes(), name, b"\0"]);
     }
 
-    fn notify(&self, code: i32, parts: &[&[u8]]) {
+    fn notify(&self, code: i32, parts: &[&[u8]]) -> bool {
         match self.0.write(0, 0, code, parts) {
-            Ok(()) => {}
+            Ok(()) => return true,
             // Nothing was cached, or nothing is mounted any more.
             Err(gone) if is_gone(&gone) => {}
             Err(source) => tracing::error!(code, %source, "the kernel refused a notification"),
         }
+        false
     }
 }
