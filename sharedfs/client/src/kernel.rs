@@ -208,15 +208,14 @@ pub struct Entry {
     pub attr_time: Duration,
 }
 
-/// How a file is opened.
+/// How a file is opened. Never with `FOPEN_NOFLUSH`: without FLUSH nobody says when a process closes a
+/// file, which ends its fcntl locks, also those to read of who has it open for reading only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFlags {
     /// `FOPEN_DIRECT_IO`: past the page cache. (With `DIRECT_IO_ALLOW_MMAP`.)
     pub direct: bool,
     /// `FOPEN_KEEP_CACHE`: what the page cache has is good.
     pub keep_cache: bool,
-    /// `FOPEN_NOFLUSH`: close(2) needs no request.
-    pub no_flush: bool,
 }
 
 /// An entry of a directory that is read.

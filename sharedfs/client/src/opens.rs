@@ -73,7 +73,7 @@ impl Client {
             || inode.kernel_pages == inode.attributes.map(|attributes| attributes.change);
         let keep_cache = !writes && inode.lease >= LeaseLevel::Read && current;
         let handle = self.new_handle(ino, writes, Cookie(0));
-        KernelReply::Opened(handle, OpenFlags { direct: writes, keep_cache, no_flush: !writes })
+        KernelReply::Opened(handle, OpenFlags { direct: writes, keep_cache })
     }
 
     pub(crate) fn created(
@@ -86,7 +86,12 @@ impl Client {
         self.inode(attributes.ino).registered += 1;
         match self.opened(asked, attributes.ino) {
             KernelReply::Opened(handle, flags) => {
-                let entry = self.entry(turn.now, *dir, attributes);
+                let mut entry = self.entry(turn.now, *dir, attributes);
+                if self.lookups(attributes.ino) > 0 {
+                    // Of what it knows, the kernel would believe this even if it was told meanwhile
+                    // to forget it.
+                    entry.attr_time = std::time::Duration::ZERO;
+                }
                 KernelReply::Created(entry, handle, flags)
             }
             other => other,

@@ -359,6 +359,11 @@ impl Leases {
         });
     }
 
+    /// Of how many inodes something is known.
+    pub(crate) fn inodes(&self) -> u64 {
+        self.inodes.len() as u64
+    }
+
     /// Panics if the table is not what the module's comment promises.
     ///
     /// # Panics
