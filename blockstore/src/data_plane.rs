@@ -348,7 +348,7 @@ impl DataPlane {
         let RequestMessage { slice, id, request } = message;
         let refusal = match self.slice(slice) {
             Some(found) if self.may_ask(from, slice.volume, &request) => {
-                return Some((found, Event::Request { id, request }));
+                return Some((found, Event::Request { from: from.node(), id, request }));
             }
             // The configuration may not have come here yet: the holder tries again.
             Some(_) => Refusal::Busy,

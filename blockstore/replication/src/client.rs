@@ -123,7 +123,7 @@ impl VolumeClient {
             }
             ClientEvent::Coordinator { attachment } => self.on_coordinator(now, attachment, out),
             ClientEvent::Admitted { slice } => self.on_admitted(now, slice, out),
-            ClientEvent::Register { session } => self.sessions.register(session),
+            ClientEvent::Register { session, node } => self.sessions.register(session, node),
             ClientEvent::Leased { until } => self.on_leased(now, until, out),
             ClientEvent::Admit { slice, session } => self.admit(now, slice, session, out),
             ClientEvent::Fence { session } => self.fence(now, session, out),
@@ -397,7 +397,8 @@ impl VolumeClient {
             if let Operation::Register(registration) = &mut part.operation {
                 self.numbers += 1;
                 let is_leased = self.sessions.is_leased(now);
-                *registration = lane.admissions.registration(self.numbers, is_leased);
+                let sessions = &self.sessions;
+                *registration = lane.admissions.registration(self.numbers, is_leased, sessions);
             }
             let operation = part.operation.clone();
             let request = Request { epoch: lane.epoch, credential, operation };

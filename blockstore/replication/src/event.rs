@@ -34,6 +34,8 @@ pub enum Event {
     },
     /// A client asks, in the order of its stream.
     Request {
+        /// From which node, as its stream vouches for.
+        from: NodeId,
         /// Who, and the number.
         id: RequestId,
         /// What.

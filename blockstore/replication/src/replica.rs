@@ -158,8 +158,10 @@ impl Replica {
             Event::Config(config) => self.on_config(turn, config),
             Event::Version(version) => self.core.version = version,
             Event::Proposed { id, outcome } => self.on_proposed(turn, id, &outcome),
-            Event::Request { id, request } => match &mut self.role {
-                Role::Primary(primary) => primary.on_request(&mut self.core, turn, id, request),
+            Event::Request { from, id, request } => match &mut self.role {
+                Role::Primary(primary) => {
+                    primary.on_request(&mut self.core, turn, from, id, request);
+                }
                 _ => self.refuse(turn, id),
             },
             Event::ClientStream { client, stream } => {

@@ -2,7 +2,8 @@
 //! and primary.
 //!
 //! Version history
-//! - 1: read, write, discard, flush, seal, versions, register.
+//! - 1: read, write, discard, flush, seal, versions, register (for shared volumes: nobody says that
+//!   below cluster version 2).
 //!
 //! A request names the epoch that its client knows. A primary takes it only if it has been primary
 //! without a break since that epoch: so nothing that a client sent long ago, to an earlier primary,
@@ -85,8 +86,8 @@ pub struct Registration {
     /// served for a lease from *then*, however late this arrives. `None`: the coordinator knows no
     /// moment of this primary yet, and nobody is served.
     pub as_of: Option<Time>,
-    /// The sessions.
-    pub sessions: Vec<SessionId>,
+    /// The sessions, each with the node that its client is on: asked from anywhere else, it is nobody's.
+    pub sessions: Vec<(SessionId, NodeId)>,
 }
 
 /// A request, as the primary gets it.

@@ -103,7 +103,7 @@ impl CoordinatorVolume {
     /// Never one that was fenced.
     pub fn register(&self, session: SessionId, node: NodeId) {
         self.plane.desk().register(self.id(), session, node);
-        self.volume.tell(ClientEvent::Register { session });
+        self.volume.tell(ClientEvent::Register { session, node });
     }
 
     /// Has nothing of a session served any more, in any slice, ever; then calls `done`, on any thread,

@@ -54,7 +54,8 @@ impl Sim {
             }
             Packet::Request(message) => {
                 self.checkers.requested(&message);
-                let event = Event::Request { id: message.id, request: message.request };
+                let (id, request) = (message.id, message.request);
+                let event = Event::Request { from, id, request };
                 self.deliver(to, message.slice, event);
             }
             Packet::Reply(message) => self.client_reply(connection, from, message),

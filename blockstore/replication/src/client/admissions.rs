@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use mooring_terms::{SessionId, Time};
 
+use super::coordinator::Sessions;
 use crate::request::Registration;
 
 /// A coordinator's sessions in one slice.
@@ -74,7 +75,12 @@ impl Admissions {
     }
 
     /// What is sent now. Names nobody unless the coordinator is known to be the volume's.
-    pub(super) fn registration(&mut self, number: u64, is_leased: bool) -> Registration {
+    pub(super) fn registration(
+        &mut self,
+        number: u64,
+        is_leased: bool,
+        live: &Sessions,
+    ) -> Registration {
         self.on_the_way.clear();
         let Some((at, heard)) = self.heard.filter(|_| is_leased) else {
             return Registration { number, as_of: None, sessions: Vec::new() };
@@ -83,7 +89,8 @@ impl Admissions {
             self.on_the_way.insert(session);
             self.named.insert(session, heard);
         }
-        let sessions = self.on_the_way.iter().copied().collect();
+        let named = self.on_the_way.iter();
+        let sessions = named.filter_map(|&one| Some((one, live.node_of(one)?))).collect();
         Registration { number, as_of: Some(at), sessions }
     }
 

@@ -7,10 +7,10 @@
 //!   only while slice 0 is surely its own, which ended at our own seal of slice 0, give or take one
 //!   lease; and a registration ends a lease later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mooring_terms::{SessionId, SliceIndex, Time};
+use mooring_terms::{NodeId, SessionId, SliceIndex, Time};
 
 use super::command::ClientCommand;
 use super::lane::Class;
@@ -19,7 +19,8 @@ use super::{Operation, Registration, VolumeClient, own_part};
 /// A coordinator's sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    live: BTreeSet<SessionId>,
+    /// Those that are to be served, and from which node.
+    live: BTreeMap<SessionId, NodeId>,
     /// Those whose fence is not done.
     pub(super) fences: BTreeSet<SessionId>,
     /// Until when slice 0 is surely this coordinator's.
@@ -29,8 +30,13 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn register(&mut self, session: SessionId) {
-        self.live.insert(session);
+    pub(super) fn register(&mut self, session: SessionId, node: NodeId) {
+        self.live.insert(session, node);
+    }
+
+    /// The node of a session that is to be served.
+    pub(super) fn node_of(&self, session: SessionId) -> Option<NodeId> {
+        self.live.get(&session).copied()
     }
 
     pub(super) fn is_leased(&self, now: Time) -> bool {
@@ -69,7 +75,7 @@ impl VolumeClient {
         session: SessionId,
         out: &mut Vec<ClientCommand>,
     ) {
-        if !self.sessions.live.contains(&session) {
+        if !self.sessions.live.contains_key(&session) {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&index) else { return };

@@ -110,6 +110,8 @@ pub enum ClientEvent {
     Register {
         /// The session.
         session: SessionId,
+        /// Where its client is: asked from anywhere else, it is not served.
+        node: NodeId,
     },
     /// A coordinator's: it may name sessions to slices until this moment, since slice 0 can't have
     /// been taken from it before. Comes again and again while there are sessions.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mooring_terms::{BlockIndex, BlockRange, Data, Sequence};
+use mooring_terms::{BlockIndex, BlockRange, Data, NodeId, Sequence};
 
 use super::read::{Asker, Wants};
 use super::sessions::MOST_SESSIONS;
@@ -28,7 +28,7 @@ const REQUEST_BYTES: u64 = 128;
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     known: BTreeMap<ClientId, Client>,
-    queue: VecDeque<(RequestId, Request)>,
+    queue: VecDeque<Waiting>,
     queue_bytes: u64,
     /// Registrations that wait among the others.
     registrations: usize,
@@ -39,6 +39,14 @@ struct Client {
     stream: StreamId,
     /// What was admitted from its earlier streams ends here.
     barrier: Sequence,
+}
+
+/// A request that waits, and the node that it came from.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) id: RequestId,
+    from: NodeId,
+    request: Request,
 }
 
 /// What became of a request that was looked at.
@@ -53,7 +61,7 @@ impl Clients {
     pub(super) fn take_queue(&mut self) -> Vec<RequestId> {
         self.queue_bytes = 0;
         self.registrations = 0;
-        std::mem::take(&mut self.queue).into_iter().map(|(id, _)| id).collect()
+        std::mem::take(&mut self.queue).into_iter().map(|waiting| waiting.id).collect()
     }
 
     pub(super) fn queue_is_empty(&self) -> bool {
@@ -66,46 +74,50 @@ impl Clients {
 
     /// The first request that waits.
     pub(super) fn first(&self) -> Option<&Request> {
-        self.queue.front().map(|(_, request)| request)
+        self.queue.front().map(|waiting| &waiting.request)
     }
 
-    fn push(&mut self, id: RequestId, request: Request) {
-        self.queue_bytes += weight(&request);
-        self.registrations += usize::from(is_registration(&request));
-        self.queue.push_back((id, request));
+    fn push(&mut self, waiting: Waiting) {
+        self.count(&waiting.request);
+        self.queue.push_back(waiting);
     }
 
-    pub(super) fn pop(&mut self) -> Option<(RequestId, Request)> {
-        let (id, request) = self.queue.pop_front()?;
-        self.queue_bytes -= weight(&request);
-        self.registrations -= usize::from(is_registration(&request));
-        Some((id, request))
+    fn count(&mut self, request: &Request) {
+        self.queue_bytes += weight(request);
+        self.registrations += usize::from(is_registration(request));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.queue.pop_front()?;
+        self.queue_bytes -= weight(&waiting.request);
+        self.registrations -= usize::from(is_registration(&waiting.request));
+        Some(waiting)
     }
 
     /// The first registration that waits, out of its turn: a fence must not wait for writes that
     /// wait for space or replicas.
-    fn pop_registration(&mut self) -> Option<(RequestId, Request)> {
+    fn pop_registration(&mut self) -> Option<Waiting> {
         if self.registrations == 0 {
             return None;
         }
-        let at = self.queue.iter().position(|(_, request)| is_registration(request))?;
-        let (id, request) = self.queue.remove(at)?;
-        self.queue_bytes -= weight(&request);
+        let at = self.queue.iter().position(|waiting| is_registration(&waiting.request))?;
+        let waiting = self.queue.remove(at)?;
+        self.queue_bytes -= weight(&waiting.request);
         self.registrations -= 1;
-        Some((id, request))
+        Some(waiting)
     }
 
-    fn put_back(&mut self, id: RequestId, request: Request) {
-        self.queue_bytes += weight(&request);
-        self.registrations += usize::from(is_registration(&request));
-        self.queue.push_front((id, request));
+    fn put_back(&mut self, waiting: Waiting) {
+        self.count(&waiting.request);
+        self.queue.push_front(waiting);
     }
 
     /// Forgets the waiting requests of a client's older streams.
     fn drop_older(&mut self, client: ClientId, stream: StreamId) {
-        self.queue.retain(|(id, _)| id.client != client || id.stream >= stream);
-        self.queue_bytes = self.queue.iter().map(|(_, request)| weight(request)).sum();
-        self.registrations = self.queue.iter().filter(|(_, one)| is_registration(one)).count();
+        self.queue.retain(|Waiting { id, .. }| id.client != client || id.stream >= stream);
+        self.queue_bytes = self.queue.iter().map(|waiting| weight(&waiting.request)).sum();
+        let registrations = self.queue.iter().filter(|one| is_registration(&one.request));
+        self.registrations = registrations.count();
     }
 }
 
@@ -117,7 +129,7 @@ fn weight(request: &Request) -> u64 {
     REQUEST_BYTES
         + match &request.operation {
             Operation::Write { data, .. } => data.bytes().len() as u64,
-            Operation::Register(registration) => 8 * registration.sessions.len() as u64,
+            Operation::Register(registration) => 16 * registration.sessions.len() as u64,
             _ => 0,
         }
 }
@@ -148,6 +160,7 @@ impl Primary {
         &mut self,
         core: &mut Core,
         turn: &mut Turn<'_>,
+        from: NodeId,
         id: RequestId,
         request: Request,
     ) {
@@ -160,43 +173,43 @@ impl Primary {
         let behind_barrier = client.barrier > self.committed && !is_registration(&request);
         let in_order = self.clients.queue_is_empty() || request.operation.writes_nothing();
         if self.phase == Phase::Serving && !behind_barrier && in_order {
-            if let Admission::Blocked(request) = self.admit(core, turn, id, request) {
-                self.enqueue(core, turn, id, request);
+            if let Admission::Blocked(request) = self.admit(core, turn, from, id, request) {
+                self.enqueue(core, turn, Waiting { id, from, request });
             }
         } else {
-            self.enqueue(core, turn, id, request);
+            self.enqueue(core, turn, Waiting { id, from, request });
         }
         self.advance(core, turn);
     }
 
-    fn enqueue(&mut self, core: &Core, turn: &mut Turn<'_>, id: RequestId, request: Request) {
-        if self.clients.queue_bytes + weight(&request) > core.options.queue_bytes {
-            self.reply(turn, id, Outcome::Refused(Refusal::Busy));
+    fn enqueue(&mut self, core: &Core, turn: &mut Turn<'_>, waiting: Waiting) {
+        if self.clients.queue_bytes + weight(&waiting.request) > core.options.queue_bytes {
+            self.reply(turn, waiting.id, Outcome::Refused(Refusal::Busy));
         } else {
-            self.clients.push(id, request);
+            self.clients.push(waiting);
         }
     }
 
     /// Admits what waits, as far as it can be.
     pub(super) fn admit_queue(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         while self.phase == Phase::Serving
-            && let Some((id, request)) = self.clients.pop_registration()
+            && let Some(Waiting { id, from, request }) = self.clients.pop_registration()
         {
-            self.admit(core, turn, id, request);
+            self.admit(core, turn, from, id, request);
         }
         while self.phase == Phase::Serving {
-            let Some((id, request)) = self.clients.pop() else { return };
+            let Some(Waiting { id, from, request }) = self.clients.pop() else { return };
             let barrier = self.clients.known.get(&id.client).map(|client| client.barrier);
             let blocked = if barrier.is_some_and(|barrier| barrier > self.committed) {
                 Some(request)
             } else {
-                match self.admit(core, turn, id, request) {
+                match self.admit(core, turn, from, id, request) {
                     Admission::Done => None,
                     Admission::Blocked(request) => Some(request),
                 }
             };
             if let Some(request) = blocked {
-                self.clients.put_back(id, request);
+                self.clients.put_back(Waiting { id, from, request });
                 return;
             }
         }
@@ -207,10 +220,11 @@ impl Primary {
         &mut self,
         core: &mut Core,
         turn: &mut Turn<'_>,
+        from: NodeId,
         id: RequestId,
         request: Request,
     ) -> Admission {
-        if let Err(refusal) = self.check(core, turn, &request) {
+        if let Err(refusal) = self.check(core, turn, from, &request) {
             self.reply(turn, id, Outcome::Refused(refusal));
             return Admission::Done;
         }
@@ -220,11 +234,12 @@ impl Primary {
         let credential = request.credential;
         match request.operation {
             Operation::Read(range) => {
-                self.begin_read(core, turn, Asker { id, credential, wants: Wants::Data }, range);
+                let asker = Asker { id, from, credential, wants: Wants::Data };
+                self.begin_read(core, turn, asker, range);
                 Admission::Done
             }
             Operation::Versions(range) => {
-                let asker = Asker { id, credential, wants: Wants::Versions };
+                let asker = Asker { id, from, credential, wants: Wants::Versions };
                 self.begin_read(core, turn, asker, range);
                 Admission::Done
             }
@@ -251,6 +266,7 @@ impl Primary {
         &mut self,
         core: &Core,
         turn: &mut Turn<'_>,
+        from: NodeId,
         request: &Request,
     ) -> Result<(), Refusal> {
         if request.epoch < self.reign {
@@ -261,7 +277,7 @@ impl Primary {
             turn.out.push(Command::QueryConfig);
             return Err(Self::moved(core));
         }
-        self.check_credential(core, turn, request)?;
+        self.check_credential(core, turn, from, request)?;
         match &request.operation {
             Operation::Read(range)
             | Operation::Versions(range)
@@ -285,6 +301,7 @@ impl Primary {
         &mut self,
         core: &Core,
         turn: &Turn<'_>,
+        from: NodeId,
         request: &Request,
     ) -> Result<(), Refusal> {
         let attachment = match request.credential {
@@ -293,7 +310,7 @@ impl Primary {
                 if matches!(request.operation, Operation::Seal | Operation::Register(_)) {
                     return Err(Refusal::Invalid);
                 }
-                return self.check_session(core, turn, attachment, session);
+                return self.check_session(core, turn, attachment, (session, from));
             }
         };
         if attachment < self.seal {

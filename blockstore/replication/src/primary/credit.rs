@@ -6,6 +6,7 @@
 
 use mooring_terms::{NodeId, Time};
 
+use super::clients::Waiting;
 use super::{Phase, Primary};
 use crate::core::{Core, Turn};
 use crate::message::{Ack, MessageBody, Want};
@@ -160,7 +161,7 @@ impl Primary {
             if self.credit_limit(core) >= alone {
                 break;
             }
-            let Some((id, _)) = self.clients.pop() else { break };
+            let Some(Waiting { id, .. }) = self.clients.pop() else { break };
             if !std::mem::replace(&mut self.told_full, true) {
                 core.note(turn, Note::PoolFull { node });
             }

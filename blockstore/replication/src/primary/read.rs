@@ -79,6 +79,7 @@ pub(super) enum Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asker {
     pub(super) id: RequestId,
+    pub(super) from: NodeId,
     pub(super) credential: Credential,
     pub(super) wants: Wants,
 }
@@ -251,10 +252,10 @@ impl Primary {
 
     /// Answers a read: but not to a session that was fenced while it was under way.
     fn release(&mut self, core: &Core, turn: &mut Turn<'_>, held: Held) {
-        let Asker { id, credential, wants } = held.asker;
+        let Asker { id, from, credential, wants } = held.asker;
         let entitled = match credential {
             Credential::Session { attachment, session } => {
-                self.check_session(core, turn, attachment, session)
+                self.check_session(core, turn, attachment, (session, from))
             }
             Credential::Attachment(_) => Ok(()),
         };

@@ -9,6 +9,8 @@
 //! it was told for as long as it stays primary without a break, and no longer than the seal of the
 //! attachment that told it.
 //!
+//! A session is its node's: whoever asks in its name from another is refused.
+//!
 //! Why a session that was left out is never served again, whatever is late or comes twice:
 //! - a request is checked when it is *admitted*, which is when it is ordered, and a read once more
 //!   when it is answered; nothing that waits has been admitted;
@@ -20,7 +22,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mooring_terms::{AttachmentEpoch, SessionId, Time};
+use mooring_terms::{AttachmentEpoch, NodeId, SessionId, Time};
 
 use super::Primary;
 use crate::core::{Core, Turn, mutated};
@@ -40,6 +42,7 @@ pub(super) struct Sessions {
 
 #[derive(Debug)]
 struct Registered {
+    node: NodeId,
     until: Time,
     /// Whether it has asked for something since the last registration.
     used: bool,
@@ -66,15 +69,22 @@ impl Sessions {
             // A moment that has not come is none of this primary's.
             let until = as_of.min(now) + lease;
             let named = registration.sessions.iter();
-            self.registered =
-                named.map(|&session| (session, Registered { until, used: false })).collect();
+            let one = |&(session, node)| (session, Registered { node, until, used: false });
+            self.registered = named.map(one).collect();
         }
         before.into_iter().filter(|(_, one)| one.used).map(|(session, _)| session).collect()
     }
 
-    fn serves(&mut self, attachment: AttachmentEpoch, session: SessionId, now: Time) -> bool {
-        let of_this = self.attachment == attachment;
-        match self.registered.get_mut(&session).filter(|one| of_this && now < one.until) {
+    fn serves(
+        &mut self,
+        attachment: AttachmentEpoch,
+        session: SessionId,
+        from: NodeId,
+        now: Time,
+    ) -> bool {
+        let is_due = |one: &&mut Registered| one.node == from && now < one.until;
+        let one = self.registered.get_mut(&session).filter(is_due);
+        match one.filter(|_| self.attachment == attachment) {
             Some(one) => {
                 one.used = true;
                 true
@@ -99,20 +109,20 @@ impl Primary {
         self.reply(turn, id, Outcome::Registered { at: turn.now, used });
     }
 
-    /// Whether what a session asks may be served now.
+    /// Whether what is asked `from` a node in the name of a session may be served now.
     pub(super) fn check_session(
         &mut self,
         core: &Core,
         turn: &Turn<'_>,
         attachment: AttachmentEpoch,
-        session: SessionId,
+        (session, from): (SessionId, NodeId),
     ) -> Result<(), Refusal> {
         if attachment < self.seal {
             return Err(Refusal::Fenced { by: self.seal });
         }
         let forgotten = mutated!(core, FenceForgotten) && self.sessions.number == 0;
         let sealed = attachment == self.seal;
-        let served = self.sessions.serves(attachment, session, turn.now) || forgotten;
+        let served = self.sessions.serves(attachment, session, from, turn.now) || forgotten;
         if sealed && served { Ok(()) } else { Err(Refusal::NotRegistered) }
     }
 }

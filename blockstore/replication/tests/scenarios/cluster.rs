@@ -525,7 +525,8 @@ impl Cluster {
             What::DeviceRequest { device, node, stream, message } => {
                 if self.has_stream(device, node, stream) {
                     let RequestMessage { id, request, .. } = message;
-                    self.event(node, Event::Request { id, request });
+                    let from = NodeId(device);
+                    self.event(node, Event::Request { from, id, request });
                 }
             }
             What::DeviceReply { device, node, stream, message } => {
@@ -620,7 +621,9 @@ impl Cluster {
         operation: Operation,
     ) {
         let request = Request { epoch, credential, operation };
-        let event = Event::Request { id, request };
+        // A session is that of the node with its number.
+        let from = NodeId(credential.session().map_or(1, |session| session.0));
+        let event = Event::Request { from, id, request };
         self.at(MESSAGE_US, What::Event { node, incarnation: None, event });
     }
 

@@ -57,7 +57,10 @@ impl Cluster {
         let mut options =
             ClientOptions::new(client, SLICE.volume, self.attachment, 1 << 20, 1 << 20);
         options.role = ClientRole::Session(SessionId(session));
-        self.client_event(0, ClientEvent::Register { session: SessionId(session) });
+        self.client_event(
+            0,
+            ClientEvent::Register { session: SessionId(session), node: NodeId(session) },
+        );
         self.add_client(session, options);
     }
 

@@ -160,7 +160,7 @@ fn requests_and_replies_survive_their_encoding() {
 }
 
 fn register() -> Operation {
-    let sessions = vec![SessionId(3), SessionId(1 << 40)];
+    let sessions = vec![(SessionId(3), NodeId(1)), (SessionId(1 << 40), NodeId(1 << 50))];
     Operation::Register(Registration { number: 6, as_of: Some(Time::ZERO), sessions })
 }
 

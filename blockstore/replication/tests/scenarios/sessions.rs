@@ -23,7 +23,8 @@ const LEASE_US: u64 = 1_200_000;
 impl Cluster {
     /// Registers by hand; gives the primary's moment.
     fn register(&mut self, number: u64, as_of: Option<Time>, sessions: &[u64]) -> Time {
-        let sessions = sessions.iter().map(|&session| SessionId(session)).collect();
+        let named = |&session: &u64| (SessionId(session), NodeId(session));
+        let sessions = sessions.iter().map(named).collect();
         let registration = Registration { number, as_of, sessions };
         match self.ask(Operation::Register(registration)) {
             Outcome::Registered { at, .. } => at,
@@ -104,6 +105,19 @@ fn nobody_is_served_who_was_not_let_in() {
     for operation in [Operation::Seal, register] {
         assert_eq!(c.ask_of(5, operation), Outcome::Refused(Refusal::Invalid));
     }
+}
+
+#[test]
+fn a_session_is_served_from_its_own_node_alone() {
+    let mut c = Cluster::new(3);
+    let at = c.register(1, None, &[]);
+    let elsewhere = vec![(SessionId(5), NodeId(7)), (SessionId(6), NodeId(6))];
+    let registration = Registration { number: 2, as_of: Some(at), sessions: elsewhere };
+    assert!(matches!(c.ask(Operation::Register(registration)), Outcome::Registered { .. }));
+    for operation in [read(1), write(1, 12, false), Operation::Flush] {
+        assert!(is_unknown(&c.ask_of(5, operation)), "asked from node 5");
+    }
+    assert!(matches!(c.ask_of(6, write(1, 13, false)), Outcome::Written(_)));
 }
 
 #[test]
@@ -208,7 +222,8 @@ fn a_seal_ends_the_sessions_of_the_attachment_before() {
     c.attachment = AttachmentEpoch(1);
     let fenced = Outcome::Refused(Refusal::Fenced { by: AttachmentEpoch(2) });
     assert_eq!(c.ask_of(5, write(1, 12, false)), fenced);
-    let register = Registration { number: 9, as_of: Some(at), sessions: vec![SessionId(5)] };
+    let register =
+        Registration { number: 9, as_of: Some(at), sessions: vec![(SessionId(5), NodeId(5))] };
     assert_eq!(c.ask(Operation::Register(register)), fenced);
     c.attachment = AttachmentEpoch(2);
     let at = c.register(1, None, &[]);
