@@ -3,9 +3,9 @@
 
 use mooring_sharedfs_core::coordinator::{Operation, Reply};
 use mooring_sharedfs_core::file::{Commit, Mapped, Mapping, NewExtent};
-use mooring_sharedfs_core::format::{ExtentState, INLINE_BYTES};
+use mooring_sharedfs_core::format::{ExtentState, INLINE_BYTES, Versions};
 use mooring_sharedfs_core::{BlockAddress, Caller, FileBlock, FsError, Ino, Result, Run};
-use mooring_terms::{Time, Version};
+use mooring_terms::{SliceIndex, Time, Version};
 
 use crate::client::{Client, Turn};
 use crate::command::Command;
@@ -82,10 +82,9 @@ impl Client {
             let Some(bytes) = inode.pages.get(block).map(|page| page.bytes.clone()) else {
                 continue;
             };
-            let version = Version::ZERO;
+            let versions = Versions::default();
             let (address, goes_on) = match inode.layout.at(block).map(|piece| piece.mapped) {
                 Some(Mapped::Blocks(run, ExtentState::Written)) => {
-                    commit.overwritten.insert(self.slice_of(run.start));
                     writes.push((run.start, bytes));
                     self.inode(ino).pages.begin(block, false);
                     before = None;
@@ -112,7 +111,7 @@ impl Client {
             writes.push((address, bytes));
             match commit.extents.last_mut() {
                 Some(last) if goes_on && last.run.end() == address => last.run.count += 1,
-                _ => commit.extents.push(NewExtent { block, run: Run::new(address, 1), version }),
+                _ => commit.extents.push(NewExtent { block, run: Run::new(address, 1), versions }),
             }
         }
     }
@@ -126,12 +125,6 @@ impl Client {
         });
     }
 
-    /// The slice of a block.
-    fn slice_of(&self, block: BlockAddress) -> mooring_terms::SliceIndex {
-        let index = block.0 / self.options.slice_blocks.max(1);
-        mooring_terms::SliceIndex(u32::try_from(index).unwrap_or(u32::MAX))
-    }
-
     /// The blocks of a round are written.
     pub(crate) fn blocks_written(
         &mut self,
@@ -140,18 +133,13 @@ impl Client {
         versions: Result<Vec<Version>>,
     ) {
         if let Some(Io::WriteBack(ino)) = self.ios.remove(&io) {
+            let slice_blocks = self.options.slice_blocks.max(1);
             let inode = self.inode(ino);
             inode.reading -= 1;
             match (versions, &mut inode.write_back) {
                 (Ok(versions), Some(round)) => {
-                    let written: Vec<(BlockAddress, Version)> =
-                        round.addresses.iter().copied().zip(versions).collect();
-                    for extent in &mut round.commit.extents {
-                        let (start, end) = (extent.run.start, extent.run.end());
-                        let of = written.iter().filter(|(at, _)| start <= *at && *at < end);
-                        let newest = of.map(|&(_, version)| version).max();
-                        extent.version = newest.unwrap_or(Version::ZERO);
-                    }
+                    let written = round.addresses.iter().copied().zip(versions).collect();
+                    round.commit.name_versions(&written, |block| slice_of(block, slice_blocks));
                     self.commit(turn, ino);
                 }
                 (Err(_), _) => self.write_back_failed(turn, ino),
@@ -261,4 +249,9 @@ impl Client {
         }
         self.next_look = next;
     }
+}
+
+/// The slice of a block.
+fn slice_of(block: BlockAddress, slice_blocks: u64) -> SliceIndex {
+    SliceIndex(u32::try_from(block.0 / slice_blocks).unwrap_or(u32::MAX))
 }

@@ -239,12 +239,13 @@ impl Slices for MemoryAttachment {
         done(self.flushed(slices.as_ref()));
     }
 
-    fn newest_version(&self, run: Run, done: Done<Version>) {
-        let newest = self.enter().map(|inner| {
-            let there = inner.blocks.range(run.start.0..run.end().0);
-            there.map(|(_, stored)| stored.version).max().unwrap_or(Version::ZERO)
+    fn versions(&self, run: Run, done: Done<Vec<(Run, Version)>>) {
+        let versions = self.enter().map(|inner| {
+            let version = |at| inner.blocks.get(&at).map_or(Version::ZERO, |stored| stored.version);
+            let blocks = run.start.0..run.end().0;
+            blocks.map(|at| (Run::new(BlockAddress(at), 1), version(at))).collect()
         });
-        done(newest);
+        done(versions);
     }
 
     fn register(&self, session: SessionId) {

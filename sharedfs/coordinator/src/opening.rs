@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+use mooring_sharedfs_core::file::{Base, BlockWrite, Recovery};
 use mooring_sharedfs_core::format::{DataClaim, Record, Superblock};
 use mooring_sharedfs_core::ops::{FormatOptions, format_volume};
 use mooring_sharedfs_core::tree::{MemoryTree, TreeStore};
@@ -46,7 +47,7 @@ pub(crate) fn open<B: Blocks>(
     let Opened { replayed, claims } = opened;
     let slice_blocks = options.slice_blocks;
     let claimed = claims.iter().map(|claim| slice_of(claim, slice_blocks)).collect();
-    let record = forget_lost(&mut store, slices, observer, slice_blocks, &claims)?;
+    let record = recover(&mut store, slices, observer, slice_blocks, &claims)?;
     let grown = grow(&mut store, options)?;
     let records: Vec<Record> =
         [record, grown].into_iter().filter(|record| !record.changes.is_empty()).collect();
@@ -123,72 +124,96 @@ fn slice_of(claim: &DataClaim, slice_blocks: u64) -> SliceIndex {
     SliceIndex(u32::try_from(claim.run.start.0 / slice_blocks).unwrap_or(u32::MAX))
 }
 
-/// Makes holes of what was committed and never reached its slice's disks.
-fn forget_lost<B: Blocks>(
+/// Looks after what was committed and never reached its slice's disks: before anything is served.
+fn recover<B: Blocks>(
     store: &mut Store<B>,
     slices: &dyn Slices,
     observer: &dyn Observer,
     slice_blocks: u64,
     claims: &[DataClaim],
 ) -> Result<Record, Stopped> {
-    let mut all = Record::default();
-    for claim in lost_claims(slices, slice_blocks, claims)? {
-        let mut transaction = Transaction::new(store, Context { now: Clock::date() });
-        let lost = transaction.forget_lost(&claim)?;
-        let record = transaction.finish().record;
-        store.apply(&record.changes)?;
-        all.changes.append(&record.changes);
-        if lost {
-            observer.report(Report::Lost(claim));
-        }
-    }
-    Ok(all)
-}
-
-/// A slice's log is cut at one place: whoever has the newest that was claimed has everything that was.
-fn lost_claims(
-    slices: &dyn Slices,
-    slice_blocks: u64,
-    claims: &[DataClaim],
-) -> Result<Vec<DataClaim>, Stopped> {
-    let mut newest: BTreeMap<SliceIndex, DataClaim> = BTreeMap::new();
-    for claim in claims {
-        let newest = newest.entry(slice_of(claim, slice_blocks)).or_insert(*claim);
-        if claim.version > newest.version {
-            *newest = *claim;
-        }
-    }
-    let of_slices: Vec<DataClaim> = newest.into_values().collect();
-    let short: BTreeSet<SliceIndex> = not_reached(slices, &of_slices)?
-        .iter()
-        .map(|claim| slice_of(claim, slice_blocks))
-        .collect();
+    let mut recovery = Recovery::default();
+    let short = short_slices(slices, slice_blocks, claims)?;
     let doubtful: Vec<DataClaim> = claims
         .iter()
         .filter(|claim| short.contains(&slice_of(claim, slice_blocks)))
-        .copied()
+        .cloned()
         .collect();
-    not_reached(slices, &doubtful)
+    for (claim, versions) in doubtful.iter().zip(versions(slices, &doubtful)?) {
+        for (run, _) in versions.iter().filter(|(_, version)| *version < claim.versions.oldest) {
+            recovery.is_older(claim, *run);
+        }
+    }
+    let mut all = Record::default();
+    loop {
+        let mut transaction = Transaction::new(store, Context { now: Clock::date() });
+        let lost = recovery.settle(&mut transaction)?;
+        let record = transaction.finish().record;
+        store.apply(&record.changes)?;
+        all.changes.append(&record.changes);
+        let Some(lost) = lost else { return Ok(all) };
+        if let Some(write) = &lost.write {
+            rewrite(slices, write)?;
+        }
+        observer.report(Report::Lost(lost));
+    }
 }
 
-/// Those claims whose blocks are older than they say.
-fn not_reached(slices: &dyn Slices, claims: &[DataClaim]) -> Result<Vec<DataClaim>, Stopped> {
-    let mut lost = Vec::new();
+/// Puts bytes into a block, beside what it holds.
+fn rewrite(slices: &dyn Slices, write: &BlockWrite) -> Result<(), Stopped> {
+    let mut block = vec![0; BLOCK_SIZE];
+    if write.base == Base::Present {
+        let read = wait_for(|done| slices.read(vec![write.address], done))?;
+        block = read.into_iter().next().filter(|b| b.len() == BLOCK_SIZE).unwrap_or(block);
+    }
+    block[write.offset..write.offset + write.bytes.len()].copy_from_slice(&write.bytes);
+    wait_for(|done| slices.write(vec![(write.address, block)], done))?;
+    Ok(())
+}
+
+/// The slices that lack something of what was claimed. A slice's log is cut at one place: whichever has
+/// the newest that was claimed has everything that was.
+fn short_slices(
+    slices: &dyn Slices,
+    slice_blocks: u64,
+    claims: &[DataClaim],
+) -> Result<BTreeSet<SliceIndex>, Stopped> {
+    let mut newest: BTreeMap<SliceIndex, &DataClaim> = BTreeMap::new();
+    for claim in claims {
+        let newest = newest.entry(slice_of(claim, slice_blocks)).or_insert(claim);
+        if claim.versions.newest > newest.versions.newest {
+            *newest = claim;
+        }
+    }
+    let claims: Vec<DataClaim> = newest.values().map(|claim| (*claim).clone()).collect();
+    let has = versions(slices, &claims)?;
+    let lacks = |(claim, has): &(&DataClaim, Vec<(Run, Version)>)| {
+        has.iter().all(|(_, version)| *version < claim.versions.newest)
+    };
+    let short = claims.iter().zip(has).filter(lacks);
+    Ok(short.map(|(claim, _)| slice_of(claim, slice_blocks)).collect())
+}
+
+/// Which versions the blocks of claims have.
+fn versions(
+    slices: &dyn Slices,
+    claims: &[DataClaim],
+) -> Result<Vec<Vec<(Run, Version)>>, Stopped> {
+    let mut all = Vec::new();
     for some in claims.chunks(ASKED) {
         let (told, found) = channel();
         for (i, claim) in some.iter().enumerate() {
             let told = told.clone();
             // Nobody listens any more only if another has failed already.
-            let done = move |version| told.send((i, version)).unwrap_or_default();
-            slices.newest_version(claim.run, Box::new(done));
+            let done = move |versions| told.send((i, versions)).unwrap_or_default();
+            slices.versions(claim.run, Box::new(done));
         }
         drop(told);
-        let mut versions = vec![Version::ZERO; some.len()];
-        for (i, version) in found {
-            versions[i] = version?;
+        let mut versions = vec![Vec::new(); some.len()];
+        for (i, of) in found {
+            versions[i] = of?;
         }
-        let old = some.iter().zip(versions).filter(|(claim, version)| *version < claim.version);
-        lost.extend(old.map(|(claim, _)| *claim));
+        all.append(&mut versions);
     }
-    Ok(lost)
+    Ok(all)
 }

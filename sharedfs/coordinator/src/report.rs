@@ -1,6 +1,7 @@
 //! What people are told of a coordinator.
 
-use mooring_sharedfs_core::format::{DataClaim, SessionRow};
+use mooring_sharedfs_core::file::Lost;
+use mooring_sharedfs_core::format::SessionRow;
 use mooring_sharedfs_core::sessions::EndReason;
 use mooring_sharedfs_core::{Damage, FsError, SessionId};
 use mooring_sharedfs_store::StoreError;
@@ -19,8 +20,8 @@ pub enum Report {
         /// How many sessions of the coordinator before have to reclaim.
         sessions: usize,
     },
-    /// After a power cut of all replicas, committed but never flushed: this part of the file is a hole now.
-    Lost(DataClaim),
+    /// After a power cut of all replicas: this part of a file was committed and never flushed.
+    Lost(Lost),
     /// The grace period is over.
     Serving,
     /// A session is over.

@@ -48,8 +48,9 @@ pub trait Slices: Send + Sync + 'static {
     /// Makes durable what these slices (or all) had taken when this was asked, whoever wrote it.
     fn flush(&self, slices: Option<BTreeSet<SliceIndex>>, done: Done<()>);
 
-    /// The newest version among blocks that lie in one slice; [`Version::ZERO`] if none was ever written.
-    fn newest_version(&self, run: Run, done: Done<Version>);
+    /// The versions of blocks that lie in one slice: all of `run`, in parts; [`Version::ZERO`] for those
+    /// that were never written.
+    fn versions(&self, run: Run, done: Done<Vec<(Run, Version)>>);
 
     /// Lets a session read and write, wherever it asks to.
     fn register(&self, session: SessionId);

@@ -9,7 +9,7 @@ use mooring_sharedfs_core::coordinator::{
     Claim, Operation, RenewNumber, Reply, ToClient, ToCoordinator,
 };
 use mooring_sharedfs_core::file::{Commit, Mapped, NewExtent, Source};
-use mooring_sharedfs_core::format::SessionRow;
+use mooring_sharedfs_core::format::{SessionRow, Versions};
 use mooring_sharedfs_core::ops::{Make, New};
 use mooring_sharedfs_core::sessions::EndReason;
 use mooring_sharedfs_core::{
@@ -262,7 +262,8 @@ fn file_with_data(rig: &Rig, client: &mut Client, name: &str) -> (Ino, BlockAddr
     let at = runs[0].start;
     let bytes = bytes::Bytes::from(vec![9; BLOCK_SIZE]);
     let versions = rig.slices.write(client.session, &[(at, bytes)]).unwrap();
-    let extent = NewExtent { block: FileBlock(0), run: Run::new(at, 1), version: versions[0] };
+    let versions = Versions::of(versions.into_iter());
+    let extent = NewExtent { block: FileBlock(0), run: Run::new(at, 1), versions };
     let commit =
         Commit { extents: vec![extent], size_at_least: BLOCK_SIZE as u64, ..Commit::default() };
     assert!(is_found(&rig.ask(client, Operation::Commit { ino, commit })));
@@ -283,6 +284,36 @@ fn data_that_a_power_cut_took_is_a_hole_and_is_reported() {
     let mappings = Operation::Mappings { ino: lost, from: FileBlock(0), end: FileBlock(1) };
     let Reply::Mappings(found) = rig.ask(&mut client, mappings) else { panic!("no mappings") };
     assert!(found.iter().all(|mapping| mapping.mapped == Mapped::Hole), "{found:?}");
+}
+
+#[test]
+fn what_a_file_had_in_the_tree_is_written_where_its_data_is_lost() {
+    let mut rig = Rig::new();
+    let mut client = rig.begin(1);
+    let (other, at) = file_with_data(&rig, &mut client, "other");
+    let name = Name::new(b"small").unwrap();
+    let modes = (Mode::new(0o644), Mode::new(0));
+    let create =
+        Operation::Create { dir: Ino::ROOT, name, modes, exclusive: true, access: Access::WRITE };
+    let Reply::Opened(opened) = rig.ask(&mut client, create) else { panic!("not made") };
+    let ino = opened.attributes.ino;
+    let inline = Commit { inline: Some(vec![7; 3000]), size_at_least: 3000, ..Commit::default() };
+    assert!(is_found(&rig.ask(&mut client, Operation::Commit { ino, commit: inline })));
+    // It grows into the block behind the other file's.
+    let bytes = bytes::Bytes::from(vec![8; BLOCK_SIZE]);
+    let versions = rig.slices.write(client.session, &[(at.plus(1), bytes)]).unwrap();
+    let versions = Versions::of(versions.into_iter());
+    let extent = NewExtent { block: FileBlock(0), run: Run::new(at.plus(1), 1), versions };
+    let size_at_least = BLOCK_SIZE as u64;
+    let commit = Commit { extents: vec![extent], size_at_least, ..Commit::default() };
+    assert!(is_found(&rig.ask(&mut client, Operation::Commit { ino, commit })));
+    rig.slices.power_cut(|slice, fresh| if slice == SliceIndex(0) { fresh } else { 0 });
+    rig.fail_over();
+    come_again(&rig, &mut client, 2);
+    assert_eq!(rig.was_reported(|r| matches!(r, Report::Lost(lost) if lost.ino == other)), 1);
+    assert_eq!(rig.was_reported(|r| matches!(r, Report::Lost(lost) if lost.write.is_some())), 1);
+    let block = &rig.slices.read(client.session, &[at.plus(1)]).unwrap()[0];
+    assert!(block[..3000] == [7; 3000] && block[3000..] == [0; BLOCK_SIZE - 3000]);
 }
 
 #[test]

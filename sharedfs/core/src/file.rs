@@ -36,5 +36,6 @@ mod read;
 
 pub use commit::{Commit, NewExtent};
 pub use extents::{Mapped, Mapping};
+pub use lost::{Lost, Recovery};
 pub use plan::{Base, BlockWrite, Plan};
 pub use read::{Seek, Segment, Source};

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use mooring_sharedfs_core::format::{DataClaim, KeyRange, Record, Superblock};
+use mooring_sharedfs_core::format::{DataClaim, KeyRange, Otherwise, Record, Superblock, Versions};
 use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
 use mooring_sharedfs_core::{BlockAddress, FileBlock, Ino, Run};
 use mooring_sharedfs_store::{Blocks, MemoryBlocks, Opened, Store, StoreError};
@@ -200,9 +200,10 @@ fn what_was_claimed_of_data_is_told_when_the_journal_is_replayed() {
         ino: Ino(5),
         block: FileBlock(6),
         run: Run::new(BlockAddress(70), 8),
-        version: Version::new(Epoch(9), Sequence(10)),
+        versions: Versions::of(std::iter::once(Version::new(Epoch(9), Sequence(10)))),
+        otherwise: Otherwise::Hole,
     };
-    store.write(&[Record { claims: vec![claim], ..Record::default() }]).unwrap();
+    store.write(&[Record { claims: vec![claim.clone()], ..Record::default() }]).unwrap();
     let (mut again, opened) = Store::open(Arc::new(blocks.after_crash()), 2, CACHE).unwrap();
     assert_eq!(opened.claims, [claim]);
     // A checkpoint comes after a flush of that data: it is there.

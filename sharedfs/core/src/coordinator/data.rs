@@ -86,14 +86,8 @@ impl Planned {
 
     /// Names the versions that the slices gave the blocks.
     fn written(&mut self, versions: &[Version], slice_blocks: u64) {
-        let versions: BTreeMap<BlockAddress, Version> =
-            self.writes.keys().copied().zip(versions.iter().copied()).collect();
-        for extent in &mut self.commit.extents {
-            let of = versions.range(extent.run.start..extent.run.end());
-            extent.version = of.map(|(_, &version)| version).max().unwrap_or(Version::ZERO);
-        }
-        let slices = self.writes.keys().map(|block| slice_of(*block, slice_blocks));
-        self.commit.overwritten.extend(slices);
+        let versions = self.writes.keys().copied().zip(versions.iter().copied()).collect();
+        self.commit.name_versions(&versions, |block| slice_of(block, slice_blocks));
     }
 }
 

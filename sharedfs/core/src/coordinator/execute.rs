@@ -46,6 +46,10 @@ impl Coordinator {
             (_, planned) => {
                 // The zeros of a size that moves, and of ragged ends.
                 written = planned.map(|planned| (planned.ino(), planned.commit.clone()));
+                if let (Some((ino, commit)), Some(size)) = (&written, grows_to(&request.operation))
+                {
+                    transaction.claim_zeros_of(*ino, size, &commit.overwritten)?;
+                }
                 run(&mut transaction, request, open)?
             }
         };
@@ -240,6 +244,16 @@ impl Coordinator {
             self.work.insert(Work::Reap(ino));
             turn.out.push(Command::Continue);
         }
+    }
+}
+
+/// The size that an operation moves a file up to, if it was less.
+fn grows_to(operation: &Operation) -> Option<u64> {
+    match operation {
+        Operation::Setattr { set, .. } => set.size,
+        Operation::Allocate { range, keep_size: false, .. }
+        | Operation::Zero { range, keep_size: false, .. } => Some(range.1),
+        _ => None,
     }
 }
 

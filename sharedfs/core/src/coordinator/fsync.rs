@@ -95,7 +95,7 @@ impl Coordinator {
         let slice_blocks =
             Transaction::new(turn.store, Context { now: turn.date }).slice_blocks()?;
         let new = commit.extents.iter().map(|extent| slice_of(extent.run.start, slice_blocks));
-        self.unflushed.wrote(ino, new.chain(commit.overwritten.iter().copied()));
+        self.unflushed.wrote(ino, new.chain(commit.overwritten.keys().copied()));
         if self.unflushed.inodes.len() > INODES_MAX && self.unflushed.flushes.is_empty() {
             self.flush(None, turn.out);
         }

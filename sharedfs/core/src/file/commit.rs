@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use mooring_terms::{SliceIndex, Version};
 
-use super::extents::{Extent, uncount};
+use super::extents::{Extent, Mapped, uncount};
 use crate::error::Damage;
 use crate::format::{
-    DataClaim, ExtentRow, ExtentState, FILE_SIZE_MAX, INLINE_BYTES, InodeRow, Key,
+    DataClaim, ExtentRow, ExtentState, FILE_SIZE_MAX, INLINE_BYTES, InodeRow, Key, Otherwise,
+    Versions,
 };
 use crate::ops::Progress;
 use crate::{
@@ -25,8 +26,8 @@ pub struct NewExtent {
     /// The blocks, all in one slice: reserved by the session that commits, or the file's own
     /// preallocated ones at this very place.
     pub run: Run,
-    /// The newest version that their slice gave them.
-    pub version: Version,
+    /// The versions that their slice gave them.
+    pub versions: Versions,
 }
 
 /// What is to become part of a file.
@@ -39,15 +40,37 @@ pub struct Commit {
     /// A block that the session has reserved and gives up if block 0 begins to lie in the tree: on a
     /// full volume it pays for that. For a writer that was refused without.
     pub pays: Option<BlockAddress>,
-    /// The slices of blocks that were written in place: their data is flushed by the next fsync, as
-    /// that of `extents` is.
-    pub overwritten: BTreeSet<SliceIndex>,
+    /// The slices of blocks that were written in place, with the versions that they gave them: their
+    /// data is flushed by the next fsync, as that of `extents` is.
+    pub overwritten: BTreeMap<SliceIndex, Versions>,
     /// The size is at least this afterwards.
     pub size_at_least: u64,
     /// When it was last written; the operation's date if the writer doesn't say.
     pub mtime: Option<Timestamp>,
     /// Whether the writer takes setuid, setgid and capabilities from the file.
     pub kill_privileges: bool,
+}
+
+impl Commit {
+    /// Names the versions that blocks got: of the new ones, and of those that were written in place.
+    pub fn name_versions(
+        &mut self,
+        written: &BTreeMap<BlockAddress, Version>,
+        slice_of: impl Fn(BlockAddress) -> SliceIndex,
+    ) {
+        let mut in_place = written.clone();
+        for extent in &mut self.extents {
+            let new = written.range(extent.run.start..extent.run.end());
+            extent.versions = Versions::of(new.map(|(_, &version)| version));
+            in_place.retain(|address, _| !(extent.run.start..extent.run.end()).contains(address));
+        }
+        self.overwritten.clear();
+        for (address, version) in in_place {
+            let first = Versions { oldest: version, newest: version };
+            let of = self.overwritten.entry(slice_of(address)).or_insert(first);
+            *of = Versions::of([of.oldest, of.newest, version].into_iter());
+        }
+    }
 }
 
 impl Transaction<'_> {
@@ -63,6 +86,8 @@ impl Transaction<'_> {
         if size > FILE_SIZE_MAX {
             return Err(FsError::TooBig);
         }
+        // While the last block is what it was before.
+        self.claim_zeros(&row, size, &commit.overwritten)?;
         for &extent in &commit.extents {
             let end = extent.block.0.checked_add(extent.run.count);
             let inside = end.is_some_and(|end| end <= FileBlock::at_or_after(size).0);
@@ -85,6 +110,50 @@ impl Transaction<'_> {
         Ok(row.attributes)
     }
 
+    /// A size that moves up to `size` shows what the file's last block has behind its end. Whoever moves
+    /// it has written that block in place, with one of these versions or a newer one; if that is lost,
+    /// there are zeros.
+    pub(crate) fn claim_zeros(
+        &mut self,
+        row: &InodeRow,
+        size: u64,
+        overwritten: &BTreeMap<SliceIndex, Versions>,
+    ) -> Result<()> {
+        let before = row.attributes.size;
+        let block = FileBlock::of(before);
+        let from = before - block.offset();
+        if size <= before || from == 0 {
+            return Ok(());
+        }
+        let mapping = self.map(row, block, block.plus(1), 1)?.pop();
+        let Some(Mapped::Blocks(run, ExtentState::Written)) = mapping.map(|m| m.mapped) else {
+            return Ok(());
+        };
+        let slice = self.slice_of(run.start)?;
+        if let Some(&versions) = overwritten.get(&slice) {
+            let otherwise = Otherwise::Zeros { from: from as u16 };
+            self.claim(DataClaim { ino: row.attributes.ino, block, run, versions, otherwise });
+        }
+        Ok(())
+    }
+
+    /// [`Transaction::claim_zeros`] for an operation that moves a size up and is no commit.
+    pub(crate) fn claim_zeros_of(
+        &mut self,
+        ino: Ino,
+        size: u64,
+        overwritten: &BTreeMap<SliceIndex, Versions>,
+    ) -> Result<()> {
+        let row = self.file(ino)?;
+        self.claim_zeros(&row, size, overwritten)
+    }
+
+    /// The slice that a block lies in.
+    pub(crate) fn slice_of(&self, block: BlockAddress) -> Result<SliceIndex> {
+        let index = block.0 / self.slice_blocks()?;
+        Ok(SliceIndex(u32::try_from(index).unwrap_or(u32::MAX)))
+    }
+
     fn commit_extent(
         &mut self,
         session: SessionId,
@@ -98,7 +167,12 @@ impl Transaction<'_> {
                 && end <= there.end()
                 && there.row.run.start.plus(new.block.0 - there.block.0) == new.run.start
         });
+        let NewExtent { mut block, mut run, versions } = new;
         if let Some(own) = own {
+            if own.row.state == ExtentState::Written {
+                // In its place before this: an earlier record has claimed it.
+                return Ok(());
+            }
             self.mark(ino, own, (new.block, end), ExtentState::Written)?;
         } else {
             let slice_blocks = self.state()?.slice_blocks;
@@ -110,14 +184,19 @@ impl Transaction<'_> {
             let removed = self.remove_blocks(row, new.block, Some(end), usize::MAX)?;
             debug_assert_eq!(removed, Progress::Done);
             if new.block == FileBlock(0) && row.flags.inline {
+                let first = Run::new(run.start, 1);
+                let otherwise = Otherwise::Bytes(self.inline(row)?);
+                self.claim(DataClaim { ino, block, run: first, versions, otherwise });
+                (block, run) = (block.plus(1), Run::new(run.start.plus(1), run.count - 1));
                 self.remove_inline(row)?;
             }
             let extent = ExtentRow { run: new.run, state: ExtentState::Written };
             self.insert_extent(ino, Extent { block: new.block, row: extent })?;
             row.attributes.blocks += new.run.count;
         }
-        let NewExtent { block, run, version } = new;
-        self.claim(DataClaim { ino, block, run, version });
+        if run.count > 0 {
+            self.claim(DataClaim { ino, block, run, versions, otherwise: Otherwise::Hole });
+        }
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! Plans: which bytes have to be in which blocks before a change can be committed. A plan reads the
 //! tree and changes nothing.
 
-use mooring_terms::{BLOCK_SIZE, Version};
+use mooring_terms::BLOCK_SIZE;
 
 use super::commit::{Commit, NewExtent};
 use super::extents::{Mapped, Mapping};
-use crate::format::{ExtentState, FILE_SIZE_MAX, INLINE_BYTES, InodeRow};
+use crate::format::{ExtentState, FILE_SIZE_MAX, INLINE_BYTES, InodeRow, Versions};
 use crate::{BlockAddress, FileBlock, FsError, Ino, Result, Run, Transaction};
 
 /// What stands around the bytes of a [`BlockWrite`].
@@ -195,8 +195,8 @@ impl Transaction<'_> {
                     add_write(plan, BlockWrite { address, offset: at, bytes: part.to_vec(), base });
                 }
                 if state == ExtentState::Unwritten {
-                    let version = Version::ZERO;
-                    plan.commit.extents.push(NewExtent { block: mapping.block, run, version });
+                    let versions = Versions::default();
+                    plan.commit.extents.push(NewExtent { block: mapping.block, run, versions });
                 }
                 Ok(())
             }
@@ -233,7 +233,7 @@ fn new_blocks(plan: &mut Plan, pool: &mut Pool<'_>, offset: u64, bytes: &[u8]) -
             _ => plan.commit.extents.push(NewExtent {
                 block,
                 run: Run::new(address, 1),
-                version: Version::ZERO,
+                versions: Versions::default(),
             }),
         }
     }

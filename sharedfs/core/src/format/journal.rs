@@ -1,9 +1,11 @@
 //! Batches of the journal and the records in them.
 
+use serde::{Deserialize, Serialize};
+
 use mooring_terms::{BLOCK_SIZE, Epoch, Sequence, Version, crc32c};
 
-use super::FORMAT;
 use super::codec::{Reader, Writer};
+use super::{FORMAT, INLINE_BYTES};
 use crate::tree::Changes;
 use crate::{BlockAddress, FileBlock, Ino, JournalNumber, Run};
 
@@ -12,9 +14,9 @@ const RECORD_FORMAT: u8 = 1;
 /// No key is longer: kind, inode, and a name of 255 bytes.
 const KEY_MAX: usize = 1 + 8 + 255;
 
-/// Says that the blocks of an extent are what was committed, if their slice's log has reached
-/// `version`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Says which blocks of a file were written before the record that claims it. After a power cut of all
+/// replicas a block may be older than that; [`crate::file::Recovery`] looks after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataClaim {
     /// The file.
     pub ino: Ino,
@@ -22,8 +24,44 @@ pub struct DataClaim {
     pub block: FileBlock,
     /// Where in the volume; all in one slice.
     pub run: Run,
-    /// The newest version among these blocks when they were written.
-    pub version: Version,
+    /// The versions that these blocks got when they were written. A block with one older than the oldest
+    /// is not what was written.
+    pub versions: Versions,
+    /// What such a block is to be.
+    pub otherwise: Otherwise,
+}
+
+/// The versions that some blocks of a slice got, written by one writer without another's in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// The oldest: whatever these blocks held before is older.
+    pub oldest: Version,
+    /// The newest: a slice that has it has all that was claimed of it before.
+    pub newest: Version,
+}
+
+impl Versions {
+    /// Those among `versions`; zeros if there are none.
+    #[must_use]
+    pub fn of(versions: impl Iterator<Item = Version> + Clone) -> Self {
+        let (oldest, newest) = (versions.clone().min(), versions.max());
+        Self { oldest: oldest.unwrap_or_default(), newest: newest.unwrap_or_default() }
+    }
+}
+
+/// What becomes of a block that is older than was claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// A hole: it was new to the file.
+    Hole,
+    /// It stays, with zeros from this byte on: that is where the file ended before its size moved up.
+    Zeros {
+        /// The first byte of the zeros: 1 to 4,095.
+        from: u16,
+    },
+    /// These bytes and zeros behind them: what the tree held before the file grew out of it. At most
+    /// [`super::INLINE_BYTES`].
+    Bytes(Vec<u8>),
 }
 
 /// What one operation changed.
@@ -197,7 +235,9 @@ impl Record {
         let row = |(key, value): (&[u8], Option<&[u8]>)| {
             2 + key.len() + 1 + value.map_or(0, |value| 4 + value.len())
         };
-        9 + self.changes.iter().map(row).sum::<usize>() + self.claims.len() * 40
+        let claim = |claim: &DataClaim| 53 + claim.otherwise.bytes();
+        9 + self.changes.iter().map(row).sum::<usize>()
+            + self.claims.iter().map(claim).sum::<usize>()
     }
 
     fn write(&self, mut out: Writer) -> Writer {
@@ -214,9 +254,11 @@ impl Record {
                 .u64(claim.ino.0)
                 .u64(claim.block.0)
                 .u64(claim.run.start.0)
-                .u32(claim.run.count as u32)
-                .u32(claim.version.epoch.0)
-                .u64(claim.version.sequence.0);
+                .u32(claim.run.count as u32);
+            for version in [claim.versions.oldest, claim.versions.newest] {
+                out = out.u32(version.epoch.0).u64(version.sequence.0);
+            }
+            out = claim.otherwise.write(out);
         }
         out
     }
@@ -248,9 +290,45 @@ impl Record {
                 ino: Ino(r.u64()?),
                 block: FileBlock(r.u64()?),
                 run: Run::new(BlockAddress(r.u64()?), u64::from(r.u32()?)),
-                version: Version::new(Epoch(r.u32()?), Sequence(r.u64()?)),
+                versions: Versions { oldest: read_version(r)?, newest: read_version(r)? },
+                otherwise: Otherwise::read(r)?,
             });
         }
         Some(record)
+    }
+}
+
+fn read_version(r: &mut Reader<'_>) -> Option<Version> {
+    Some(Version::new(Epoch(r.u32()?), Sequence(r.u64()?)))
+}
+
+impl Otherwise {
+    /// How many bytes follow its kind.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Hole => 0,
+            Self::Zeros { .. } => 2,
+            Self::Bytes(bytes) => 2 + bytes.len(),
+        }
+    }
+
+    fn write(&self, out: Writer) -> Writer {
+        match self {
+            Self::Hole => out.u8(0),
+            Self::Zeros { from } => out.u8(1).u16(*from),
+            Self::Bytes(bytes) => out.u8(2).u16(bytes.len() as u16).bytes(bytes),
+        }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Option<Self> {
+        Some(match r.u8()? {
+            0 => Self::Hole,
+            1 => Self::Zeros { from: r.u16().filter(|&from| (1..4096).contains(&from))? },
+            2 => {
+                let length = usize::from(r.u16()?);
+                Self::Bytes(r.bytes(length).filter(|_| length <= INLINE_BYTES)?.to_vec())
+            }
+            _ => return None,
+        })
     }
 }

@@ -24,10 +24,14 @@
 //!   0  format u8           1  row changes u32    5  data claims u32
 //!   row change: key length u16 | key | 1 u8, value length u32, value   (put)
 //!                                    | 0 u8                            (delete)
-//!   data claim: inode u64, file block u64, address u64, count u32, version: epoch u32, sequence u64
+//!   data claim: inode u64, file block u64, address u64, count u32,
+//!               oldest version: epoch u32, sequence u64, newest version: epoch u32, sequence u64,
+//!                                    | 0 u8                            (otherwise a hole)
+//!                                    | 1 u8, from u16                  (otherwise zeros from there)
+//!                                    | 2 u8, length u16, bytes         (otherwise these bytes)
 //! ```
-//! A *data claim* says which version the slice's log must have reached for the blocks of an extent
-//! to be what was committed; after a power cut, recovery compares.
+//! A *data claim* says which versions the blocks of a file got before the record was; and what those
+//! are to be that are older, after a power cut.
 //!
 //! Keys stand in [`Key`], the values of each kind of row in the types named there. Every value
 //! begins with a byte for its format, so that rows can be read by newer programs and be rewritten
@@ -41,7 +45,9 @@ mod rows;
 mod superblock;
 
 pub use inode::{InodeFlags, InodeRow};
-pub use journal::{Batch, BatchHeader, DataClaim, JournalError, Record, batch_blocks};
+pub use journal::{
+    Batch, BatchHeader, DataClaim, JournalError, Otherwise, Record, Versions, batch_blocks,
+};
 pub use key::{Key, KeyRange};
 pub use rows::{
     CountRow, EntryRow, ExtentRow, ExtentState, PlaceRow, ReplyRow, SessionRow, StateRow,

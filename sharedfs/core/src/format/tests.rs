@@ -135,13 +135,24 @@ fn keys() -> impl Strategy<Value = Key> {
 fn records() -> impl Strategy<Value = Record> {
     let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..100));
     let change = (keys(), value);
-    let claim =
-        (any::<[u64; 4]>(), any::<u32>(), any::<u32>()).prop_map(|(n, count, epoch)| DataClaim {
+    let bytes = proptest::collection::vec(any::<u8>(), 0..=INLINE_BYTES);
+    let otherwise = prop_oneof![
+        Just(Otherwise::Hole),
+        (1..4096_u16).prop_map(|from| Otherwise::Zeros { from }),
+        bytes.prop_map(Otherwise::Bytes),
+    ];
+    let claim = (any::<[u64; 4]>(), any::<u32>(), any::<u32>(), otherwise).prop_map(
+        |(n, count, epoch, otherwise)| DataClaim {
             ino: Ino(n[0]),
             block: FileBlock(n[1]),
             run: Run::new(BlockAddress(n[2]), u64::from(count)),
-            version: Version::new(Epoch(epoch), Sequence(n[3])),
-        });
+            versions: Versions {
+                oldest: Version::new(Epoch(epoch), Sequence(n[3])),
+                newest: Version::new(Epoch(epoch), Sequence(n[0])),
+            },
+            otherwise,
+        },
+    );
     let changes = proptest::collection::vec(change, 0..8);
     (changes, proptest::collection::vec(claim, 0..4)).prop_map(|(changes, claims)| {
         let mut record = Record { claims, ..Record::default() };

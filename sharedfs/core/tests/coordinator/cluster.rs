@@ -7,8 +7,8 @@ use mooring_sharedfs_core::coordinator::{
     Answer, Claim, Command, Coordinator, Event, IoNumber, Operation, Options, RecordNumber,
     RenewNumber, Reply, Request, RequestId, Turn, WritePlace,
 };
-use mooring_sharedfs_core::file::{Commit, NewExtent, Source};
-use mooring_sharedfs_core::format::{DataClaim, Key, SessionRow, StateRow};
+use mooring_sharedfs_core::file::{Base, Commit, Lost, NewExtent, Recovery, Source};
+use mooring_sharedfs_core::format::{DataClaim, Key, SessionRow, StateRow, Versions};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{
     LockMode, LockOwner, LockRange, LockRequest, LockSpace, OnConflict,
@@ -17,10 +17,10 @@ use mooring_sharedfs_core::ops::{FormatOptions, Removed, format_volume};
 use mooring_sharedfs_core::sessions::EndReason;
 use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
 use mooring_sharedfs_core::{
-    Access, BlockAddress, Caller, FileBlock, Ino, Mode, Name, QuarantineNumber, RequestNumber,
-    SessionId, SlotIndex, Timestamp, check,
+    Access, BlockAddress, Caller, Context, FileBlock, Ino, Mode, Name, QuarantineNumber,
+    RequestNumber, Run, SessionId, SlotIndex, Timestamp, Transaction, check,
 };
-use mooring_terms::{Time, Version};
+use mooring_terms::{Epoch, Sequence, Time, Version};
 
 const SLOT: SlotIndex = SlotIndex(0);
 pub const LEASE_MS: u64 = 1200;
@@ -64,8 +64,12 @@ pub struct Cluster {
     pub recalls: usize,
     /// What records have said about data.
     pub claims: Vec<DataClaim>,
-    /// What the blocks hold.
+    /// What the blocks hold, and which of their writes brought it.
     blocks: BTreeMap<BlockAddress, Vec<u8>>,
+    versions: BTreeMap<BlockAddress, Version>,
+    sequence: u64,
+    /// What was in blocks before the writes that no flush has followed.
+    before: Vec<(BlockAddress, Option<Vec<u8>>, Version)>,
     /// Whether writes of the coordinator stay on their way.
     pub hold_writes: bool,
     writes: Vec<(IoNumber, Blocks)>,
@@ -121,6 +125,9 @@ impl Cluster {
             recalls: 0,
             claims: Vec::new(),
             blocks: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            sequence: 0,
+            before: Vec::new(),
             hold_writes: false,
             writes: Vec::new(),
             hold_flushes: false,
@@ -196,7 +203,14 @@ impl Cluster {
                     assert!(!self.fenced.contains(&session), "fenced is final");
                 }
                 Command::Fence(session) => self.fences.push(session),
-                Command::Discard(number) => self.events.push(Event::Discarded(number)),
+                Command::Discard(number) => {
+                    let context = Context { now: Timestamp::default() };
+                    let view = Transaction::new(&self.tree, context);
+                    for run in view.quarantined(number, 1000).unwrap() {
+                        self.versions.retain(|at, _| !(run.start..run.end()).contains(at));
+                    }
+                    self.events.push(Event::Discarded(number));
+                }
                 Command::Continue => self.events.push(Event::Continue),
                 Command::ReadBlocks(io, blocks) => {
                     let zeros = vec![0; 4096];
@@ -253,8 +267,7 @@ impl Cluster {
                 self.handle(Event::Fenced(session));
             } else if !self.hold_writes && !self.writes.is_empty() {
                 let (io, blocks) = self.writes.remove(0);
-                let versions = vec![Version::ZERO; blocks.len()];
-                self.blocks.extend(blocks);
+                let versions = blocks.into_iter().map(|(at, bytes)| self.put(at, bytes)).collect();
                 self.handle(Event::BlocksWritten(io, Ok(versions)));
             } else if !self.hold_flushes && !self.flushes.is_empty() {
                 let io = self.flushes.remove(0);
@@ -445,6 +458,63 @@ impl Cluster {
         contents
     }
 
+    fn put(&mut self, at: BlockAddress, bytes: Vec<u8>) -> Version {
+        self.sequence += 1;
+        let version = Version::new(Epoch(1), Sequence(self.sequence));
+        let older = self.versions.insert(at, version).unwrap_or(Version::ZERO);
+        self.before.push((at, self.blocks.insert(at, bytes), older));
+        version
+    }
+
+    /// All that was written to blocks is on media.
+    pub fn flush_blocks(&mut self) {
+        self.before.clear();
+    }
+
+    /// The first `count` writes since then are, too.
+    pub fn keep_of_writes(&mut self, count: usize) {
+        self.before.drain(..count);
+    }
+
+    /// The power of everything is cut, and what was not flushed lost, but not the journal. Another
+    /// coordinator takes over. Returns what it reports lost.
+    pub fn cut_power(&mut self) -> Vec<Lost> {
+        for (at, bytes, version) in std::mem::take(&mut self.before).into_iter().rev() {
+            self.blocks.insert(at, bytes.unwrap_or_else(|| vec![0; 4096]));
+            self.versions.insert(at, version);
+        }
+        let mut recovery = Recovery::default();
+        for claim in &self.claims {
+            for at in (claim.run.start.0..claim.run.end().0).map(BlockAddress) {
+                if self.versions.get(&at).copied().unwrap_or(Version::ZERO) < claim.versions.oldest
+                {
+                    recovery.is_older(claim, Run::new(at, 1));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        loop {
+            let context = Context { now: Timestamp::default() };
+            let mut transaction = Transaction::new(&self.tree, context);
+            let lost = recovery.settle(&mut transaction).unwrap();
+            self.tree.apply(&transaction.finish().record.changes).unwrap();
+            let Some(lost) = lost else { break };
+            if let Some(write) = &lost.write {
+                let mut block = match write.base {
+                    Base::Present => self.blocks[&write.address].clone(),
+                    Base::Zeros => vec![0; 4096],
+                };
+                block[write.offset..][..write.bytes.len()].copy_from_slice(&write.bytes);
+                self.put(write.address, block);
+            }
+            found.push(lost);
+        }
+        self.claims.clear();
+        self.flush_blocks();
+        self.fail_over();
+        found
+    }
+
     /// Something that is not zeros lies in all blocks.
     pub fn soil(&mut self) {
         for address in 0..2000 {
@@ -525,7 +595,7 @@ impl Cluster {
         let mut commit = Commit { size_at_least: count * 4096, ..Commit::default() };
         let mut block = FileBlock(0);
         for run in runs {
-            commit.extents.push(NewExtent { block, run, version: Version::ZERO });
+            commit.extents.push(NewExtent { block, run, versions: Versions::default() });
             block = block.plus(run.count);
         }
         self.ask(session, Operation::Commit { ino, commit });
