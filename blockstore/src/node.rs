@@ -101,6 +101,8 @@ pub struct Node {
     again: Notify,
     /// Where processes of this machine come in.
     door: Mutex<Option<Door>>,
+    /// Who answers questions of those above.
+    above: std::sync::OnceLock<Arc<inquiry::AnswerAbove>>,
     runtime: Handle,
     this: Weak<Self>,
 }
@@ -173,6 +175,7 @@ impl Node {
             current,
             again: Notify::new(),
             door: Mutex::default(),
+            above: std::sync::OnceLock::new(),
             runtime: Handle::current(),
             this: this.clone(),
         });

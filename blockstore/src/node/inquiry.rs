@@ -3,6 +3,7 @@
 //! Version history
 //! - 1: ping, status, hand over.
 //! - 2: used. (A node that doesn't know a question doesn't answer it.)
+//! - 3: above.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -80,6 +81,19 @@ impl Question for HandOver {
     type Answer = ();
     const NAME: &'static str = "hand-over";
 }
+
+/// A question of whoever stands on the block store, to the same on another node.
+#[derive(Serialize, Deserialize)]
+pub struct Above(pub Vec<u8>);
+
+impl Question for Above {
+    type Answer = Option<Vec<u8>>;
+    const NAME: &'static str = "above";
+}
+
+/// Answers questions of the same program on other nodes; `None`: it doesn't know this one. Called on a
+/// thread that may wait, for up to a second.
+pub type AnswerAbove = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
 
 /// What a node says about itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -209,6 +223,25 @@ impl Node {
         postcard::from_bytes(&answer).map_err(|_| NodeError::Unreadable(node))
     }
 
+    /// Asks whoever stands on the block store at another node, or at this one. `None`: it doesn't
+    /// know the question.
+    ///
+    /// # Errors
+    /// [`NodeError::Silent`], [`NodeError::Unreadable`].
+    pub async fn ask_above(
+        &self,
+        node: NodeId,
+        question: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, NodeError> {
+        self.ask(node, &Above(question)).await
+    }
+
+    /// Has questions from other nodes answered by `answer` from now on; the first that is given.
+    pub fn answer_above(&self, answer: Arc<AnswerAbove>) {
+        // Once, by whoever started the node.
+        let _ = self.above.set(answer);
+    }
+
     /// Whether a node answers within a moment.
     pub async fn is_alive(&self, node: NodeId) -> bool {
         self.ask(node, &Ping).await.is_ok()
@@ -323,6 +356,11 @@ impl Node {
                 let Used { volumes } = decode(body)?;
                 postcard::to_stdvec(&self.allocated(&volumes))
             }
+            Above::NAME => {
+                let Above(question) = decode(body)?;
+                let answer = self.above.get().and_then(|answer| answer(&question));
+                postcard::to_stdvec(&answer)
+            }
             HandOver::NAME => {
                 let HandOver { slice, to } = decode(body)?;
                 if let Some(slice) = self.plane.slice(slice) {
@@ -337,7 +375,7 @@ impl Node {
 
     /// Answers other nodes' questions from now on.
     pub(super) fn serve_inquiries(self: &Arc<Self>) {
-        for name in [Ping::NAME, Status::NAME, Used::NAME, HandOver::NAME] {
+        for name in [Ping::NAME, Status::NAME, Used::NAME, HandOver::NAME, Above::NAME] {
             let node = Arc::downgrade(self);
             self.rpc.serve(name, Arc::new(Inquiries { node, name }));
         }

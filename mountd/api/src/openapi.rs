@@ -15,10 +15,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     AcceptLoss, AcceptedLoss, AccessToken, AddPool, ApiError, Attach, Attachment, ChangeLabels,
-    ChangeVolume, CreateAccessToken, CreateToken, CreateVolume, CreatedVolume, Events, EventsQuery,
-    ForceQuery, JoinCluster, Membership, Mount, MountVolume, Mounted, NewAccessToken, Node,
-    NodeDetail, Pool, ResizeVolume, Resync, Route, SetVoters, Status, Task, Token, UnmountQuery,
-    Unmounted, Volume, VolumeDetail, routes,
+    ChangeVolume, Check, CreateAccessToken, CreateToken, CreateVolume, CreatedVolume, Events,
+    EventsQuery, ForceQuery, JoinCluster, Membership, Mount, MountVolume, Mounted, NewAccessToken,
+    Node, NodeDetail, Pool, ResizeVolume, Resync, Route, SetVoters, SharedClient, Status, Task,
+    Token, UnmountQuery, Unmounted, Volume, VolumeDetail, routes,
 };
 
 /// The document being made.
@@ -216,6 +216,15 @@ fn volumes(api: &mut Document) {
         "Make an older replica the history",
     );
     api.add::<Nothing, ListOf<Resync>>(&routes::VOLUME_RESYNC, "The joins that are running");
+    api.add::<Nothing, ListOf<SharedClient>>(
+        &routes::VOLUME_CLIENTS,
+        "Who has a shared volume mounted, and what each holds",
+    );
+    api.add::<Nothing, Nothing>(&routes::VOLUME_EVICT, "End a mount of a shared volume");
+    api.add::<Nothing, One<Check>>(
+        &routes::VOLUME_CHECK,
+        "Check the structure of a shared volume, in use or not",
+    );
 }
 
 fn devices(api: &mut Document) {

@@ -28,6 +28,9 @@
 //!   PUT    /v1/volumes/{volume}/size            ResizeVolume  Volume
 //!   POST   /v1/volumes/{volume}/accept-loss     AcceptLoss    AcceptedLoss
 //!   GET    /v1/volumes/{volume}/resync          [Resync]
+//!   GET    /v1/volumes/{volume}/clients         [SharedClient]
+//!   DELETE /v1/volumes/{volume}/clients/{client}              204
+//!   POST   /v1/volumes/{volume}/check           Check
 //!   POST   /v1/volumes/{volume}/attachment      Attach        Attachment
 //!   DELETE /v1/volumes/{volume}/attachment      ?force        204
 //!   GET    /v1/mounts                           [Mount]
@@ -167,6 +170,13 @@ routes! {
     VOLUME_ACCEPT_LOSS = POST "/v1/volumes/{volume}/accept-loss" Force CHANGE;
     /// The joins that are running: list of [`crate::Resync`].
     VOLUME_RESYNC = GET "/v1/volumes/{volume}/resync" Read QUICK;
+    /// Who has a shared volume mounted: list of [`crate::SharedClient`], as its coordinator says.
+    VOLUME_CLIENTS = GET "/v1/volumes/{volume}/clients" Read QUICK;
+    /// Ends a mount of a shared volume: it is fenced and gives errors, and what it held is given away.
+    /// `not-found` the second time.
+    VOLUME_EVICT = DELETE "/v1/volumes/{volume}/clients/{client}" Operate CHANGE;
+    /// Checks the whole structure of a shared volume, while it is used: [`crate::Check`]. No body.
+    VOLUME_CHECK = POST "/v1/volumes/{volume}/check" Operate LONG;
     /// Attaches a volume to this node: [`crate::Attach`] -> [`crate::Attachment`], with a device.
     /// Idempotent. `in-use` while a node that is alive has it, unless forced; one that is gone is
     /// fenced, after waiting for it to be gone.

@@ -290,8 +290,12 @@ pub struct VolumeDetail {
     pub slices: Vec<Slice>,
     /// Its attachment.
     pub attachment: Option<Attachment>,
-    /// Where it is mounted on the attaching node, as far as the node that answers knows.
+    /// Where it is mounted on the attaching node, as far as the node that answers knows; of a shared
+    /// volume, on the node that answers.
     pub mounts: Vec<Mount>,
+    /// A shared volume's: the nodes that have it mounted, as its coordinator knows them.
+    #[serde(default)]
+    pub mounted_on: Vec<NodeName>,
 }
 
 /// Body of `PUT /v1/volumes/{volume}/size`.

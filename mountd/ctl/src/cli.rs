@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use mooring_api::Span;
+use mooring_api::{Span, VolumeName};
 use serde::de::DeserializeOwned;
 
 pub use cluster::ClusterCommand;
@@ -117,6 +117,26 @@ pub enum Command {
     Mount(MountArgs),
     /// Unmount a volume, a directory, or everything on this node
     Umount(UmountArgs),
+    /// Who has a shared volume mounted, and what each holds: files, leases, locks
+    Leases {
+        /// Which volume
+        volume: VolumeName,
+    },
+    /// End a client's mount of a shared volume: it gives errors from then on
+    #[command(after_help = "Example:\n  mountctl leases home\n  mountctl evict home 7")]
+    Evict {
+        /// Which volume
+        volume: VolumeName,
+        /// Which client, as `leases` numbers them
+        client: u64,
+    },
+    /// Check the structure of a shared volume, in use or not
+    ///
+    /// Ends with 0 if it is sound, with 7 if it is damaged.
+    Fsck {
+        /// Which volume
+        volume: VolumeName,
+    },
     /// What happened, as this node saw it
     Events(EventsArgs),
     /// Say what stands in a file of a pool: superblock, checkpoint or segment; needs no daemon

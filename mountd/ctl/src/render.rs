@@ -6,6 +6,7 @@
 mod event;
 mod node;
 mod pool;
+mod shared;
 mod status;
 mod task;
 mod token;
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use event::event;
 pub use node::{node, nodes};
 pub use pool::{pool, pools};
+pub use shared::shared_clients;
 pub use status::status;
 pub use task::{amounts, task, title};
 pub use token::tokens;

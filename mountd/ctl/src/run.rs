@@ -6,6 +6,7 @@ mod device;
 mod event;
 mod node;
 mod pool;
+mod shared;
 mod token;
 mod volume;
 
@@ -46,6 +47,11 @@ pub async fn run(cli: Cli, output: &Output) -> Result<ExitCode, Failure> {
         Command::Detach(args) => device::detach(&client, output, args).await?,
         Command::Mount(args) => device::mount(&client, output, args).await?,
         Command::Umount(args) => device::umount(&client, output, args).await?,
+        Command::Leases { volume } => shared::leases(&client, output, &volume).await?,
+        Command::Evict { volume, client: which } => {
+            shared::evict(&client, output, &volume, which).await?;
+        }
+        Command::Fsck { volume } => return shared::fsck(&client, output, &volume).await,
         Command::Events(args) => event::run(&client, output, args).await?,
         Command::Decode { file } => decode::run(output, &file)?,
         Command::Completion { shell } => completion(shell, output)?,

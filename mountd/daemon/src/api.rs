@@ -14,6 +14,7 @@ mod metrics;
 mod nodes;
 pub mod pools;
 mod reading;
+mod shared;
 mod status;
 mod stuck;
 mod tokens;
@@ -171,6 +172,9 @@ fn router(daemon: Arc<Daemon>) -> Router {
     let router = add(router, &routes::VOLUME_RESIZE, volumes::resize);
     let router = add(router, &routes::VOLUME_ACCEPT_LOSS, volumes::accept_loss);
     let router = add(router, &routes::VOLUME_RESYNC, volumes::resync);
+    let router = add(router, &routes::VOLUME_CLIENTS, shared::clients);
+    let router = add(router, &routes::VOLUME_EVICT, shared::evict);
+    let router = add(router, &routes::VOLUME_CHECK, shared::check);
     let router = add(router, &routes::VOLUME_ATTACH, devices::attach);
     let router = add(router, &routes::VOLUME_DETACH, devices::detach);
     let router = add(router, &routes::MOUNTS, devices::mounts);

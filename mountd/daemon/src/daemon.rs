@@ -29,6 +29,7 @@ use crate::device_hosts::DeviceHosts;
 use crate::error::DaemonError;
 use crate::holder_watch::{self, HolderWatch};
 use crate::mounts::Mounts;
+use crate::shared::{Coordinators, SharedMounts};
 use crate::tasks::Tasks;
 
 /// How long the node may take to stop.
@@ -56,6 +57,8 @@ pub struct Running {
     pub attachments: Arc<Attachments>,
     /// And mounted.
     pub mounts: Arc<Mounts>,
+    /// The coordinators of shared volumes that run here.
+    pub coordinators: Arc<Coordinators>,
     /// Where NBD is spoken over TCP, if it is.
     pub nbd: Option<NbdTcp>,
 }
@@ -318,7 +321,9 @@ impl Daemon {
             .await
             .map_err(DaemonError::Node)?;
         let attachments = Attachments::new(Arc::clone(&node), hosts);
-        let mounts = Mounts::new(Arc::clone(&node), Arc::clone(&attachments));
+        let shared = SharedMounts::open(Arc::clone(&node), &self.config.run);
+        let shared = shared.map_err(DaemonError::Door)?;
+        let mounts = Mounts::new(Arc::clone(&node), Arc::clone(&attachments), shared);
         attachments.resume(held);
         HolderWatch::start(holder, Arc::clone(&attachments), Arc::clone(node.events()))
             .map_err(StartError::Thread)?;
@@ -329,7 +334,13 @@ impl Daemon {
         ));
         tokio::spawn(crate::mounts::follow_unmounts(Arc::clone(&mounts)));
         let nbd = self.listen_for_nbd(&node, &nbd);
-        let running = Arc::new(Running { node, attachments, mounts, nbd });
+        let coordinators = Coordinators::new(Arc::clone(&node), timing.lease());
+        tokio::spawn(Arc::clone(&coordinators).follow());
+        let answering = Arc::clone(&coordinators);
+        node.answer_above(Arc::new(move |question| answering.answer(question)));
+        let (opened, door) = (Arc::clone(&node), self.config.run.join("links.sock"));
+        blocking(move || opened.open_door(&door)).await?.map_err(DaemonError::Door)?;
+        let running = Arc::new(Running { node, attachments, mounts, coordinators, nbd });
         *self.running.write() = Some(Arc::clone(&running));
         tokio::spawn(Arc::clone(self).add_pools(running));
         Ok(())

@@ -31,7 +31,9 @@ pub enum DaemonError {
         volume: String,
     },
     /// A shared volume has no device.
-    #[error("volume {volume} is shared: it has no device, and this version can't mount it yet")]
+    #[error(
+        "volume {volume} is shared: it has no device to attach. Mount it (mountctl mount {volume} DIR), on as many nodes as you like"
+    )]
     Shared {
         /// The volume.
         volume: String,
@@ -94,6 +96,48 @@ pub enum DaemonError {
         /// How many.
         wanted: usize,
     },
+    /// A shared volume could not be mounted.
+    #[error("volume {volume} can't be mounted: {why}")]
+    SharedMount {
+        /// The volume.
+        volume: String,
+        /// What its process says.
+        why: String,
+    },
+    /// Nobody coordinates a shared volume now.
+    #[error(
+        "volume {volume} has no coordinator now: too few of its replicas can be reached, or it is just moving. `mountctl volume inspect {volume}` says more"
+    )]
+    NoCoordinator {
+        /// The volume.
+        volume: String,
+    },
+    /// It has no coordinator at all.
+    #[error("volume {volume} is not shared")]
+    NotShared {
+        /// The volume.
+        volume: String,
+    },
+    /// Somebody has it mounted.
+    #[error("volume {volume} is mounted on {nodes}: unmount it there first, or use --force")]
+    SharedInUse {
+        /// The volume.
+        volume: String,
+        /// Where.
+        nodes: String,
+    },
+    /// A coordinator has failed; what of is an event.
+    #[error("the coordinator of volume {volume} has failed; `mountctl events` says why")]
+    Coordinator {
+        /// The volume.
+        volume: String,
+    },
+    /// The socket where mounts begin.
+    #[error("can't listen for mounts: {0}")]
+    Door(std::io::Error),
+    /// The system has no thread left.
+    #[error("can't start a thread: {0}")]
+    Thread(std::io::Error),
     /// A thread of the daemon panicked.
     #[error("a part of the daemon failed; its log says more")]
     Panicked,
@@ -156,17 +200,26 @@ impl DaemonError {
             Self::Device(error) => error.kind(),
             Self::FileSystem(error) => error.kind(),
             Self::Fenced { .. } => ErrorKind::Fenced,
-            Self::NotServed { .. } | Self::NoCluster | Self::VotersUnsettled { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::NotServed { .. }
+            | Self::NoCluster
+            | Self::VotersUnsettled { .. }
+            | Self::SharedMount { .. }
+            | Self::NoCoordinator { .. }
+            | Self::Coordinator { .. } => ErrorKind::Unavailable,
             Self::NotMounted { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AttachedOtherwise { .. }
             | Self::AttachedAs { .. }
             | Self::NoBlockDevice { .. }
             | Self::Shared { .. }
+            | Self::NotShared { .. }
+            | Self::SharedInUse { .. }
             | Self::MountPointTaken { .. }
             | Self::Invalid(_) => ErrorKind::Invalid,
-            Self::NoteUnknown | Self::UnexpectedAnswer | Self::Panicked => ErrorKind::Fatal,
+            Self::NoteUnknown
+            | Self::UnexpectedAnswer
+            | Self::Panicked
+            | Self::Thread(_)
+            | Self::Door(_) => ErrorKind::Fatal,
         }
     }
 
@@ -186,6 +239,7 @@ impl DaemonError {
             | Self::AttachedAs { .. }
             | Self::NoBlockDevice { .. }
             | Self::MountPointTaken { .. }
+            | Self::SharedInUse { .. }
             | Self::Invalid(InvalidRequest::NeedsForce(_)) => ApiKind::InUse,
             Self::Node(NodeError::Refused(
                 Refused::VolumeExists { .. }

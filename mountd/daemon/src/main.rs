@@ -20,6 +20,7 @@ mod filesystem;
 mod holder_watch;
 mod mount_table;
 mod mounts;
+mod shared;
 mod tasks;
 
 use std::process::ExitCode;

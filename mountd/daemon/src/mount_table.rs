@@ -17,6 +17,8 @@ pub struct Mount {
     pub dir: PathBuf,
     /// The file system's type.
     pub file_system: String,
+    /// What is mounted: a device, or the name of a shared volume.
+    pub source: String,
     /// Options of this mount: `rw,noatime`.
     pub options: String,
 }
@@ -80,10 +82,14 @@ fn parse(line: &str) -> Option<Mount> {
     let _root = fields.next()?;
     let dir = unescape(fields.next()?);
     let options = fields.next()?.to_owned();
+    let mut of = rest.split(' ');
+    let file_system = of.next()?.to_owned();
+    let source = unescape(of.next().unwrap_or_default()).display().to_string();
     Some(Mount {
         device: (major.parse().ok()?, minor.parse().ok()?),
         dir,
-        file_system: rest.split(' ').next()?.to_owned(),
+        file_system,
+        source,
         options,
     })
 }
@@ -124,7 +130,7 @@ mod tests {
         let mount = parse(line).expect("a valid line");
         assert_eq!(mount.device, (7, 3));
         assert_eq!(mount.dir, Path::new(r"/mnt/my data\x"));
-        assert_eq!(mount.file_system, "ext4");
+        assert_eq!((mount.file_system.as_str(), mount.source.as_str()), ("ext4", "/dev/loop3"));
         assert_eq!(mount.options, "rw,noatime");
     }
 

@@ -18,6 +18,7 @@ use crate::attachments::{Attached, Attachments, GrantRequest, blocking, to_the_e
 use crate::error::{DaemonError, InvalidRequest};
 use crate::filesystem::{self, Found, Wanted};
 use crate::mount_table::{self, Mount};
+use crate::shared::{self, SharedMount, SharedMounts};
 
 pub use follow::{follow_sizes, follow_unmounts};
 
@@ -25,6 +26,7 @@ pub use follow::{follow_sizes, follow_unmounts};
 pub struct Mounts {
     node: Arc<Node>,
     attachments: Arc<Attachments>,
+    shared: Arc<SharedMounts>,
     /// One mount, unmount or growth of a volume at a time.
     turns: parking_lot::Mutex<BTreeMap<VolumeId, Arc<Mutex<()>>>>,
 }
@@ -75,11 +77,15 @@ pub struct VolumeMount {
 impl Mounts {
     /// The mounts of what is attached.
     #[must_use]
-    pub fn new(node: Arc<Node>, attachments: Arc<Attachments>) -> Arc<Self> {
-        Arc::new(Self { node, attachments, turns: parking_lot::Mutex::default() })
+    pub fn new(
+        node: Arc<Node>,
+        attachments: Arc<Attachments>,
+        shared: Arc<SharedMounts>,
+    ) -> Arc<Self> {
+        Arc::new(Self { node, attachments, shared, turns: parking_lot::Mutex::default() })
     }
 
-    /// Every mount of an attached volume, by directory.
+    /// Every mount of an attached or shared volume, by directory.
     ///
     /// # Errors
     /// If the mount table can't be read.
@@ -89,6 +95,7 @@ impl Mounts {
         for attached in self.attachments.all() {
             all.extend(of_in(&table, &attached)?);
         }
+        all.extend(shared_in(&self.node, &table));
         all.sort_by(|a, b| a.mount.dir.cmp(&b.mount.dir));
         Ok(all)
     }
@@ -115,6 +122,10 @@ impl Mounts {
             return Err(DaemonError::Invalid(InvalidRequest::RelativePath(request.dir)));
         }
         let _turn = self.turn(request.volume).await;
+        let volume = self.volume(request.volume)?;
+        if volume.spec.is_shared() {
+            return self.mount_shared(&request, &volume).await;
+        }
         let was_attached = self.attachments.get(request.volume).is_some();
         let mode = if request.read_only { AttachMode::ReadOnly } else { AttachMode::ReadWrite };
         let grant = GrantRequest {
@@ -133,6 +144,38 @@ impl Mounts {
             tracing::warn!(volume = attached.name, %error, "stays attached after a failed mount");
         }
         result
+    }
+
+    async fn mount_shared(
+        &self,
+        request: &MountRequest,
+        volume: &Volume,
+    ) -> Result<MountOutcome, DaemonError> {
+        let dir = &request.dir;
+        let here = || -> Result<Option<VolumeMount>, DaemonError> {
+            let table = mount_table::read().map_err(unreadable)?;
+            let Some(there) = table.iter().rev().find(|mount| mount.dir == *dir) else {
+                return Ok(None);
+            };
+            let ours = there.file_system == shared::FILE_SYSTEM && there.source == volume.name;
+            if !ours {
+                return Err(DaemonError::MountPointTaken { dir: dir.clone() });
+            }
+            Ok(Some(shared_mount(volume, there)))
+        };
+        if let Some(mount) = here()? {
+            return Ok(MountOutcome { mount, mounted: false, formatted: false });
+        }
+        let mut options = request.options.clone();
+        if request.read_only {
+            options.insert(0, "ro".to_owned());
+        }
+        let wanted =
+            SharedMount { volume: volume.id, name: volume.name.clone(), dir: dir.clone(), options };
+        self.shared.mount(wanted).await?;
+        let mount =
+            here()?.ok_or_else(|| DaemonError::NotMounted { what: dir.display().to_string() })?;
+        Ok(MountOutcome { mount, mounted: true, formatted: false })
     }
 
     async fn mount_attached(
@@ -211,6 +254,11 @@ impl Mounts {
         mount: &VolumeMount,
         force: bool,
     ) -> Result<bool, DaemonError> {
+        if mount.mount.file_system == shared::FILE_SYSTEM {
+            // Whatever it waits for, it is freed: no turn is waited for.
+            self.shared.unmount(&mount.mount.dir, force).await?;
+            return Ok(false);
+        }
         if force {
             self.attachments.break_now(mount.id).await?;
         }
@@ -313,6 +361,23 @@ fn of_in(table: &[Mount], attached: &Attached) -> Result<Vec<VolumeMount>, Daemo
         mount: mount.clone(),
     });
     Ok(each.collect())
+}
+
+/// Those of a table's mounts that are of shared volumes.
+fn shared_in(node: &Node, table: &[Mount]) -> Vec<VolumeMount> {
+    let state = node.state();
+    let ours = table.iter().filter(|mount| mount.file_system == shared::FILE_SYSTEM);
+    ours.filter_map(|mount| Some(shared_mount(state.volume_by_name(&mount.source)?, mount)))
+        .collect()
+}
+
+fn shared_mount(volume: &Volume, mount: &Mount) -> VolumeMount {
+    VolumeMount {
+        volume: volume.name.clone(),
+        id: volume.id,
+        device: PathBuf::from(&mount.source),
+        mount: mount.clone(),
+    }
 }
 
 fn unreadable(source: std::io::Error) -> DaemonError {

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use mooring_sharedfs_core::coordinator::{Command, Event, ToClient};
 use mooring_sharedfs_core::{Context, Damage, FsError, QuarantineNumber, SessionId, Transaction};
 use mooring_sharedfs_store::Blocks;
+use mooring_terms::NodeId;
 
 use crate::clock::Clock;
 use crate::report::{Report, Stopped};
@@ -45,7 +46,11 @@ impl<B: Blocks> Shell<B> {
                     let done = move |()| Event::Flushed(io);
                     self.slices.flush(slices, surely(&self.sender, done));
                 }
-                Command::Register(session) => self.slices.register(session),
+                Command::Register(session) => {
+                    if let Some(row) = self.core.session_row(session) {
+                        self.slices.register(session, NodeId(row.node));
+                    }
+                }
                 Command::Fence(session) => {
                     let done = move |()| Event::Fenced(session);
                     self.slices.fence(session, surely(&self.sender, done));

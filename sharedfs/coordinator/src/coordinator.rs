@@ -122,6 +122,11 @@ impl Coordinator {
         let _ = self.inbox.send(Arrival::Gone(from));
     }
 
+    /// To one that has stopped: nothing comes of it.
+    pub(crate) fn send(&self, arrival: Arrival) {
+        let _ = self.inbox.send(arrival);
+    }
+
     /// Where it is in its life.
     #[must_use]
     pub fn state(&self) -> State {

@@ -30,6 +30,7 @@ mod memory;
 mod opening;
 mod options;
 mod peers;
+mod questions;
 mod report;
 mod shell;
 mod slices;
@@ -40,6 +41,7 @@ pub use coordinator::{Coordinator, Counters, Parts, State};
 pub use memory::{MemoryAttachment, MemorySlices};
 pub use options::Options;
 pub use peers::{PeerId, Peers};
+pub use questions::Silent;
 pub use report::{Observer, Report, Stopped};
 pub use slices::{Done, SliceError, Slices};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooring_sharedfs_core::{BlockAddress, Run, SessionId};
 use mooring_sharedfs_store::Blocks;
-use mooring_terms::{BLOCK_SIZE, Epoch, Sequence, SliceIndex, Version};
+use mooring_terms::{BLOCK_SIZE, Epoch, NodeId, Sequence, SliceIndex, Version};
 use parking_lot::{Condvar, Mutex};
 
 use crate::slices::{Done, SliceError, Slices};
@@ -248,7 +248,7 @@ impl Slices for MemoryAttachment {
         done(versions);
     }
 
-    fn register(&self, session: SessionId) {
+    fn register(&self, session: SessionId, _node: NodeId) {
         if let Ok(mut inner) = self.enter()
             && !inner.fenced.contains(&session)
         {

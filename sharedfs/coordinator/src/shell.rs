@@ -26,6 +26,7 @@ use crate::coordinator::{Parts, Shown, State};
 use crate::opening::open;
 use crate::options::Options;
 use crate::peers::{PeerId, Peers};
+use crate::questions::Question;
 use crate::report::{Observer, Report, Stopped};
 use crate::slices::{SliceError, Slices};
 use crate::streams::{Streams, Taken};
@@ -49,6 +50,8 @@ pub(crate) enum Arrival {
     Synced(Result<RecordNumber, SliceError>),
     /// What records claim is on media, for a checkpoint.
     Claimed(Result<(), SliceError>),
+    /// Somebody asks.
+    Question(Question),
     /// End.
     Stop,
 }
@@ -78,6 +81,7 @@ pub(crate) struct Shell<B> {
     pub(crate) again: bool,
     pub(crate) syncing: Syncing,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) questions: Vec<Question>,
     pub(crate) shown: Arc<Shown>,
     in_grace: bool,
 }
@@ -138,6 +142,7 @@ impl<B: Blocks> Shell<B> {
             outbox: Vec::new(),
             again: false,
             syncing: Syncing::default(),
+            questions: Vec::new(),
             checkpoints: Checkpoints::new(claimed, replayed > 0),
             options,
             shown,
@@ -180,6 +185,7 @@ impl<B: Blocks> Shell<B> {
             self.handle(Event::Tick)?;
         }
         self.settle()?;
+        self.answer()?;
         self.keep_safe()?;
         self.show();
         Ok(())
@@ -231,6 +237,10 @@ impl<B: Blocks> Shell<B> {
             Arrival::Claimed(flushed) => {
                 flushed?;
                 self.checkpoint()
+            }
+            Arrival::Question(question) => {
+                self.questions.push(question);
+                Ok(())
             }
             Arrival::Stop => Err(Stopped::Asked),
         }
@@ -287,7 +297,7 @@ impl<B: Blocks> Shell<B> {
     }
 
     /// Journals what was done, and says what may be said before and after.
-    fn settle(&mut self) -> Result<(), Stopped> {
+    pub(crate) fn settle(&mut self) -> Result<(), Stopped> {
         loop {
             self.say()?;
             if self.records.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mooring_sharedfs_core::{BlockAddress, Run, SessionId};
-use mooring_terms::{SliceIndex, Version};
+use mooring_terms::{NodeId, SliceIndex, Version};
 
 /// Why a slice refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,8 +52,8 @@ pub trait Slices: Send + Sync + 'static {
     /// that were never written.
     fn versions(&self, run: Run, done: Done<Vec<(Run, Version)>>);
 
-    /// Lets a session read and write, wherever it asks to.
-    fn register(&self, session: SessionId);
+    /// Lets a session of a client on `node` read and write, wherever it asks to.
+    fn register(&self, session: SessionId, node: NodeId);
 
     /// Has the slices take nothing more of a session, ever: done when none will.
     fn fence(&self, session: SessionId, done: Done<()>);

@@ -357,3 +357,24 @@ fn a_session_that_nobody_knows_is_told_so() {
     );
     rig.hears(peer(1), |m| matches!(m, ToClient::Ended(_)).then_some(()));
 }
+
+#[test]
+fn people_see_who_is_there_and_can_end_one() {
+    let rig = Rig::new();
+    let mut client = rig.begin(1);
+    let other = rig.begin(2);
+    file_with_data(&rig, &mut client, "open");
+    let clients = rig.coordinator.clients().unwrap();
+    assert_eq!(clients.len(), 2);
+    assert_eq!((clients[0].session, clients[0].row.mount, clients[0].open), (client.session, 1, 1));
+    assert_eq!(clients[1].open, 0);
+    assert!(rig.coordinator.evict(other.session).unwrap());
+    rig.hears(other.peer, |m| matches!(m, ToClient::Ended(EndReason::Ended)).then_some(()));
+    assert!(!rig.coordinator.evict(SessionId(99)).unwrap());
+    assert_eq!(rig.coordinator.clients().unwrap().len(), 1);
+    let statistics = rig.coordinator.statistics().unwrap().unwrap();
+    assert!(statistics.free < statistics.blocks);
+    assert_eq!(rig.coordinator.check(Duration::from_secs(5)).unwrap(), Ok(Vec::new()));
+    rig.coordinator.stop();
+    assert!(rig.coordinator.clients().is_err());
+}

@@ -36,6 +36,7 @@ mod needs;
 mod opens;
 mod quarantine;
 mod request;
+mod status;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,7 @@ pub use event::{Claim, Command, Event, IoNumber, RecordNumber, RenewNumber};
 pub use letter::{LETTER_MAX, LetterError, MESSAGES_MAX, Message, read_letter, write_letters};
 pub use message::{ToClient, ToCoordinator, VERSION};
 pub use request::{Answer, Operation, Reply, Request, RequestId, WritePlace};
+pub use status::ClientStatus;
 
 #[cfg(feature = "mutations")]
 use crate::Mutation;

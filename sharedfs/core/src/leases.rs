@@ -318,6 +318,12 @@ impl Leases {
         self.sessions.get(&session).map_or(0, BTreeSet::len)
     }
 
+    /// The levels of all that a session holds.
+    pub fn levels_of(&self, session: SessionId) -> impl Iterator<Item = LeaseLevel> + '_ {
+        let inos = self.sessions.get(&session).into_iter().flatten();
+        inos.map(move |&ino| self.level(session, ino))
+    }
+
     fn held(&self, session: SessionId, ino: Ino) -> Option<Held> {
         self.inodes.get(&ino)?.holders.get(&session).copied()
     }

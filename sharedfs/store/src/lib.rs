@@ -23,4 +23,5 @@ mod redb_tree;
 mod store;
 
 pub use blocks::{Blocks, MemoryBlocks};
+pub use redb_tree::Snapshot;
 pub use store::{Opened, Store, StoreError};

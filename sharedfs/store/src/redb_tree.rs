@@ -89,6 +89,35 @@ impl RedbTree {
     }
 }
 
+impl RedbTree {
+    /// The rows as of the last commit, whatever comes after.
+    pub(crate) fn snapshot(&self) -> std::result::Result<Snapshot, StoreError> {
+        Ok(Snapshot { rows: Self::rows(&self.database)? })
+    }
+}
+
+/// A tree as it was at one moment. As long as it is there, what has changed since takes space twice.
+pub struct Snapshot {
+    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl Tree for Snapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let value = self.rows.get(key).map_err(core_error)?;
+        Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>> {
+        let rows = self.rows.range(range.from.as_slice()..range.end.as_slice());
+        rows.map_err(core_error)?.take(limit).map(row).collect()
+    }
+
+    fn scan_back(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>> {
+        let rows = self.rows.range(range.from.as_slice()..range.end.as_slice());
+        rows.map_err(core_error)?.rev().take(limit).map(row).collect()
+    }
+}
+
 /// redb's errors as the core knows them: damage is its own checksums' finding.
 fn core_error(error: redb::StorageError) -> FsError {
     match error {

@@ -10,7 +10,7 @@ use mooring_terms::{BLOCK_SIZE, ErrorKind};
 
 use crate::Blocks;
 use crate::journal::{Journal, Position};
-use crate::redb_tree::RedbTree;
+use crate::redb_tree::{RedbTree, Snapshot};
 
 /// Why a store can't be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +184,14 @@ impl<B: Blocks> Store<B> {
     /// The volume failed; the store is to be dropped.
     pub fn flush(&self) -> Result<(), StoreError> {
         Ok(self.blocks.flush()?)
+    }
+
+    /// The tree as of the last [`Store::write`], for whoever reads all of it on another thread.
+    ///
+    /// # Errors
+    /// The volume failed; the store is to be dropped.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.tree.snapshot()
     }
 
     /// Whether records of `body_bytes` ([`Record::bytes`]) can be written without a checkpoint first.

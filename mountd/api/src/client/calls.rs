@@ -11,6 +11,7 @@ use crate::name::{NodeName, TokenName, VolumeName};
 use crate::node::{ChangeLabels, ForceQuery, Node, NodeDetail};
 use crate::pool::{AddPool, Pool, PoolId};
 use crate::routes;
+use crate::shared::{Check, SharedClient};
 use crate::slice::Resync;
 use crate::status::Status;
 use crate::task::{Task, TaskId};
@@ -178,6 +179,25 @@ impl Client {
     /// [`routes::VOLUME_RESYNC`]
     pub async fn resync(&self, volume: &VolumeName) -> Result<Vec<Resync>, ClientError> {
         self.fetch(Call::new(&routes::VOLUME_RESYNC, &[volume.as_str()])).await
+    }
+
+    /// [`routes::VOLUME_CLIENTS`]
+    pub async fn shared_clients(
+        &self,
+        volume: &VolumeName,
+    ) -> Result<Vec<SharedClient>, ClientError> {
+        self.fetch(Call::new(&routes::VOLUME_CLIENTS, &[volume.as_str()])).await
+    }
+
+    /// [`routes::VOLUME_EVICT`]
+    pub async fn evict(&self, volume: &VolumeName, client: u64) -> Result<(), ClientError> {
+        let client = client.to_string();
+        self.order(Call::new(&routes::VOLUME_EVICT, &[volume.as_str(), &client])).await
+    }
+
+    /// [`routes::VOLUME_CHECK`]
+    pub async fn check(&self, volume: &VolumeName) -> Result<Check, ClientError> {
+        self.fetch(Call::new(&routes::VOLUME_CHECK, &[volume.as_str()])).await
     }
 
     /// [`routes::VOLUME_ATTACH`]

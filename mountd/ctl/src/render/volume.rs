@@ -41,7 +41,7 @@ pub fn volume(detail: &VolumeDetail, look: Look) -> String {
     let volume = &detail.volume;
     let health = paint(look, volume.health, &word(&volume.health));
     let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
-    let mut text = fields(&[
+    let mut all = vec![
         ("name", volume.name.to_string()),
         ("id", volume.id.to_string()),
         ("health", format!("{health}{why}")),
@@ -52,7 +52,11 @@ pub fn volume(detail: &VolumeDetail, look: Look) -> String {
         ("created", volume.created_at.to_string()),
         ("attached", attachment(detail.attachment.as_ref())),
         ("mounted", mounts(&detail.mounts)),
-    ]);
+    ];
+    if !detail.mounted_on.is_empty() {
+        all.push(("on nodes", words(&detail.mounted_on)));
+    }
+    let mut text = fields(&all);
     for reason in &detail.reasons {
         text.push_str(&format!("\n\n  {}", paint(look, reason.health, &reason.what)));
         if !reason.remedy.is_empty() {
@@ -98,6 +102,10 @@ fn attachment(attachment: Option<&Attachment>) -> String {
         attachment.state.as_ref().map_or_else(|| "state not known".to_owned(), word),
         if attachment.read_only { ", read-only" } else { "" }
     )
+}
+
+fn words(words: &[mooring_api::NodeName]) -> String {
+    words.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn mounts(mounts: &[Mount]) -> String {

@@ -10,6 +10,7 @@
 //! | `mooring_volume_used_bytes` | `volume` | what its slices hold whose primaries are here |
 //! | `mooring_slice_lag_records` | `volume`, `slice`, `replica` | at a primary: records the other lacks |
 //! | `mooring_device_reads_total`, `_writes_total`, `_flushes_total`, `_discards_total`, `_errors_total`, `_read_bytes_total`, `_written_bytes_total`, `_in_flight` | `volume` | devices of this node |
+//! | `mooring_coordinator_clients`, `_letters_total`, `_batches_total`, `_records_total`, `_checkpoints_total` | `volume` | coordinators of this node: mounts, what they wrote, what was journaled |
 //! | `mooring_events_total` | `kind` | events since the daemon's start |
 
 use std::collections::BTreeMap;
@@ -79,6 +80,7 @@ pub async fn metrics(State(daemon): State<Arc<Daemon>>) -> impl IntoResponse {
         replicas(&mut scrape, &running);
         used(&mut scrape, &running).await;
         devices(&mut scrape, &running);
+        coordinators(&mut scrape, &running).await;
         for (kind, count) in running.node.events().counts() {
             let labels = vec![("kind", kind.to_owned())];
             scrape.count("events", "Events since the daemon's start", &labels, count);
@@ -155,5 +157,24 @@ fn devices(scrape: &mut Scrape, running: &Running) {
         scrape.count("device_discards", "Discards", &labels, stats.discards);
         scrape.count("device_errors", "Requests that failed", &labels, stats.errors);
         scrape.set("device_in_flight", "Requests that wait", &labels, stats.in_flight);
+    }
+}
+
+async fn coordinators(scrape: &mut Scrape, running: &Running) {
+    let state = running.node.state();
+    for (volume, coordinator) in running.coordinators.all() {
+        let name = state.volume(volume).map(|row| row.name.clone()).unwrap_or_default();
+        let labels = vec![("volume", name)];
+        let counters = coordinator.counters();
+        scrape.count("coordinator_letters", "Letters of clients", &labels, counters.letters);
+        scrape.count("coordinator_batches", "Batches journaled", &labels, counters.batches);
+        scrape.count("coordinator_records", "Records in them", &labels, counters.records);
+        scrape.count("coordinator_checkpoints", "Of the tree", &labels, counters.checkpoints);
+        // One that is held up is asked again with the next scrape.
+        let asked = tokio::task::spawn_blocking(move || coordinator.clients()).await;
+        if let Ok(Ok(clients)) = asked {
+            let count = clients.len() as u64;
+            scrape.set("coordinator_clients", "Mounts of the volume", &labels, count);
+        }
     }
 }

@@ -195,7 +195,11 @@ pub fn volume(reading: &Reading, row: &Volume) -> api::Volume {
             io_timeout: row.spec.io_timeout_ms.map(api::Span::from_ms),
         },
         in_sync: u32::try_from(in_sync).unwrap_or(u32::MAX),
-        attached_to: row.attachment.map(|held| name(&reading.state.node_name(held.node))),
+        // A shared volume's attachment is its coordinator's, and no place where it is used.
+        attached_to: row
+            .attachment
+            .filter(|_| !row.spec.is_shared())
+            .map(|held| name(&reading.state.node_name(held.node))),
         created_at: api::Timestamp(row.created.0),
     }
 }
@@ -214,6 +218,7 @@ pub fn volume_detail(
     running: &Running,
     reading: &Reading,
     row: &Arc<Volume>,
+    mounted_on: &[NodeId],
 ) -> Result<api::VolumeDetail, DaemonError> {
     let attached = running.attachments.get(row.id);
     let mounts = running.mounts.all()?;
@@ -227,6 +232,7 @@ pub fn volume_detail(
             None => attachment(reading, row),
         },
         mounts: mounts.iter().filter(|m| m.id == row.id).map(mount).collect(),
+        mounted_on: mounted_on.iter().map(|node| name(&reading.state.node_name(*node))).collect(),
     })
 }
 
@@ -374,6 +380,7 @@ pub fn mount(mount: &VolumeMount) -> api::Mount {
         fs: match mount.mount.file_system.as_str() {
             "ext4" => api::FileSystem::Ext4,
             "xfs" => api::FileSystem::Xfs,
+            crate::shared::FILE_SYSTEM => api::FileSystem::Shared,
             _ => api::FileSystem::Raw,
         },
         read_only: options.iter().any(|option| option == "ro"),

@@ -41,7 +41,8 @@ pub async fn inspect(
     let running = daemon.running()?;
     let row = lookup::volume(&running, &name).await?;
     let reading = Reading::with_used(&running, &[row.id]).await;
-    Ok(Json(views::volume_detail(&daemon, &running, &reading, &row)?))
+    let mounted_on = running.coordinators.mounted_on(&row).await;
+    Ok(Json(views::volume_detail(&daemon, &running, &reading, &row, &mounted_on)?))
 }
 
 pub async fn create(
@@ -186,6 +187,9 @@ pub async fn remove(
     caller.may_force(query.force)?;
     let running = daemon.running()?;
     let row = lookup::volume(&running, &name).await?;
+    if row.spec.is_shared() && !query.force {
+        super::shared::refuse_if_mounted(&running, &row).await?;
+    }
     let command = Command::RemoveVolume { volume: row.id, force: query.force };
     running.node.propose(caller.name(), command).await.map_err(DaemonError::Node)?;
     Ok(done())

@@ -44,6 +44,12 @@ impl Opens {
         self.by_ino.contains_key(&ino)
     }
 
+    /// How many inodes a session has open.
+    pub(super) fn count(&self, session: SessionId) -> u64 {
+        let open = self.by_ino.values().filter(|sessions| sessions.contains_key(&session));
+        open.count() as u64
+    }
+
     /// Closes all that a session has open; those inodes that nobody has open any more.
     pub(super) fn end_session(&mut self, session: SessionId) -> Vec<Ino> {
         let mut closed = Vec::new();
