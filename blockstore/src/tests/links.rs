@@ -1,6 +1,7 @@
 //! Processes beside the daemons: I/O over links, letters to the coordinator, fences.
 
 mod letters;
+mod measure;
 mod strangers;
 
 use std::path::PathBuf;
@@ -81,14 +82,18 @@ fn serving(coordinator: &CoordinatorVolume) {
 
 impl Shared {
     fn new() -> Self {
-        let rig = Rig::new(3, 1);
-        rig.make_sliced(1, 1, &PRIMARIES);
+        Self::of(3, &PRIMARIES)
+    }
+
+    fn of(nodes: u64, primaries: &[u64]) -> Self {
+        let rig = Rig::new(nodes, 1);
+        rig.make_sliced(1, 1, primaries);
         rig.grant(1, 1, 1);
         let coordinator = rig.node(1).coordinate(1, 1, 7);
         serving(&coordinator);
         let dir = tempfile::tempdir().unwrap();
         let mut shared = Self { rig, coordinator, dir, doors: Vec::new() };
-        shared.doors = (1..=3).map(|node| Some(shared.open_door(node))).collect();
+        shared.doors = (1..=nodes).map(|node| Some(shared.open_door(node))).collect();
         shared
     }
 
@@ -283,29 +288,4 @@ fn a_session_is_over_by_time_where_the_coordinator_is_gone() {
     let late = begin_write(&volume, at(1, 1), 2);
     assert!(late.recv_timeout(A_WHILE).is_err(), "nobody renewed it");
     drop((volume, rig, dir, doors));
-}
-
-#[test]
-#[ignore = "a measurement: run it by name, in release"]
-fn measure_4k_over_links() {
-    let shared = Shared::new();
-    for node in [1, 2] {
-        let volume = shared.process(node, 10 + node);
-        let step = |what: &str, one: &dyn Fn(u64)| {
-            let mut times: Vec<Duration> = (0..4_000)
-                .map(|i| {
-                    let start = Instant::now();
-                    one(i % 512);
-                    start.elapsed()
-                })
-                .collect();
-            times.sort();
-            println!(
-                "4 KiB {what} from node {node}: p50 {:?}, p99 {:?}",
-                times[2_000], times[3_960]
-            );
-        };
-        step("write", &|block| assert!(write(&volume, block, 1) > Version::ZERO));
-        step("read", &|block| assert_eq!(read(&volume, block), 1));
-    }
 }
