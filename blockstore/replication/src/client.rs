@@ -20,6 +20,7 @@ mod coordinator;
 mod event;
 mod kept;
 mod lane;
+mod lanes;
 mod options;
 mod session;
 mod task;
@@ -32,6 +33,7 @@ use mooring_terms::{Epoch, NodeId, Sequence, SliceId, SliceIndex, Time};
 use self::coordinator::Sessions;
 use self::kept::Lost;
 use self::lane::{Class, Lane, Part, touches};
+use self::lanes::Lanes;
 use self::task::{Task, read_parts, split, version_parts};
 use crate::request::{
     ClientId, Credential, Operation, Outcome, Refusal, Registration, Reply, ReplyMessage, Request,
@@ -52,7 +54,7 @@ const EARLY: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct VolumeClient {
     options: ClientOptions,
-    lanes: BTreeMap<SliceIndex, Lane>,
+    lanes: Lanes,
     tasks: BTreeMap<IoId, Task>,
     links: BTreeMap<NodeId, Link>,
     numbers: u64,
@@ -79,7 +81,7 @@ impl VolumeClient {
     pub fn new(options: ClientOptions) -> Self {
         let mut client = Self {
             options,
-            lanes: BTreeMap::new(),
+            lanes: Lanes::default(),
             tasks: BTreeMap::new(),
             links: BTreeMap::new(),
             numbers: 0,
@@ -136,6 +138,7 @@ impl VolumeClient {
             ClientEvent::Close => self.end(IoError::Closed, out),
             ClientEvent::Tick => self.on_tick(now, out),
         }
+        self.lanes.settle();
     }
 
     /// When [`ClientEvent::Tick`] is due; `None` while nothing is pending.
@@ -144,7 +147,7 @@ impl VolumeClient {
         if self.over.is_some() {
             return None;
         }
-        let lanes = self.lanes.values().filter_map(Lane::deadline);
+        let lanes = self.lanes.busy().filter_map(|(_, lane)| lane.deadline());
         let tasks = self.tasks.values().filter_map(|task| task.deadline);
         let links = self.links.iter().filter_map(|(node, link)| Some((*node, link.again?)));
         let links = links.filter(|(node, _)| self.is_needed(*node)).map(|(_, again)| again);
@@ -155,8 +158,10 @@ impl VolumeClient {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         match self.options.role {
-            ClientRole::Device => self.lanes.values().all(|lane| lane.sealed),
-            ClientRole::Coordinator => self.lanes.values().next().is_some_and(|lane| lane.sealed),
+            ClientRole::Device => self.lanes.iter().all(|(_, lane)| lane.sealed),
+            ClientRole::Coordinator => {
+                self.lanes.get(SliceIndex(0)).is_some_and(|lane| lane.sealed)
+            }
             ClientRole::Session(_) => false,
         }
     }
@@ -176,7 +181,7 @@ impl VolumeClient {
     /// Bytes of acknowledged writes that are kept until they are durable.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.lanes.values().map(|lane| lane.kept.bytes()).sum()
+        self.lanes.iter().map(|(_, lane)| lane.kept.bytes()).sum()
     }
 
     fn add_lanes(&mut self) {
@@ -187,10 +192,11 @@ impl VolumeClient {
             let slice = SliceId { volume: self.options.volume, index };
             let number = self.number();
             let role = self.options.role;
-            let lane = self.lanes.entry(index).or_insert_with(|| Lane::new(slice, role));
+            let mut lane = Lane::new(slice, role);
             if !matches!(role, ClientRole::Session(_)) {
                 lane.parts.insert((Class::Seal, number), own_part(Operation::Seal));
             }
+            self.lanes.insert(index, lane);
         }
     }
 
@@ -209,7 +215,7 @@ impl VolumeClient {
         let parts = match io {
             Io::Flush => {
                 let dirty = self.lanes.iter().filter(|(_, lane)| lane.needs_flush());
-                dirty.map(|(&index, _)| (index, Operation::Flush)).collect()
+                dirty.map(|(index, _)| (index, Operation::Flush)).collect()
             }
             Io::FlushSlices(slices) => {
                 slices.iter().map(|&index| (index, Operation::Flush)).collect()
@@ -222,7 +228,7 @@ impl VolumeClient {
                 }
             },
         };
-        let unknown = parts.iter().any(|(index, _)| !self.lanes.contains_key(index));
+        let unknown = parts.iter().any(|(index, _)| self.lanes.get(*index).is_none());
         if parts.is_empty() || unknown {
             let result = if unknown { Err(IoError::Invalid) } else { Ok(Vec::new()) };
             out.push(ClientCommand::Done { id, result });
@@ -237,7 +243,7 @@ impl VolumeClient {
         self.tasks.insert(id, Task::new(parts.len(), now, self.options.io_timeout));
         for (i, (index, operation)) in parts.into_iter().enumerate() {
             let number = self.number();
-            let Some(lane) = self.lanes.get_mut(&index) else { continue };
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
             let covers = lane.acknowledged;
             let part = Part { io: Some((id, i)), covers, ..own_part(operation) };
             lane.parts.insert((Class::Device, number), part);
@@ -256,7 +262,7 @@ impl VolumeClient {
 
     /// The I/O has failed: what of it was not sent never is; what was keeps its place in the order.
     fn abandon(&mut self, id: IoId) {
-        for lane in self.lanes.values_mut() {
+        self.lanes.change_busy(|_, lane| {
             lane.parts.retain(|_, part| {
                 let own = part.io.is_some_and(|(io, _)| io == id);
                 if own {
@@ -264,7 +270,7 @@ impl VolumeClient {
                 }
                 !own || part.sent.is_some()
             });
-        }
+        });
     }
 
     /// Everything fails, for good.
@@ -276,9 +282,7 @@ impl VolumeClient {
         for (id, _) in std::mem::take(&mut self.tasks) {
             out.push(ClientCommand::Done { id, result: Err(error) });
         }
-        for lane in self.lanes.values_mut() {
-            lane.parts.clear();
-        }
+        self.lanes.change_busy(|_, lane| lane.parts.clear());
         match error {
             IoError::Fenced { by } => out.push(ClientCommand::Fenced { by }),
             IoError::TailLost => out.push(ClientCommand::TailLost),
@@ -298,7 +302,7 @@ impl VolumeClient {
         tail_lost: Epoch,
         out: &mut Vec<ClientCommand>,
     ) {
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         if epoch < lane.epoch || self.over.is_some() {
             return;
         }
@@ -310,7 +314,7 @@ impl VolumeClient {
             lane.unsend();
         }
         self.register_where_pending(now, index);
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         match lane.kept.take_lost(tail_lost) {
             Lost::ForEver if !self.options.sends_again(index) => self.note_loss(index, out),
             Lost::ForEver => return self.end(IoError::TailLost, out),
@@ -322,7 +326,7 @@ impl VolumeClient {
 
     /// Puts lost writes before everything else, with those that were being sent again already.
     fn send_again(&mut self, index: SliceIndex, mut operations: Vec<Operation>) {
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         let going: Vec<(Class, u64)> =
             lane.parts.keys().filter(|(class, _)| *class == Class::Again).copied().collect();
         for place in going {
@@ -330,39 +334,41 @@ impl VolumeClient {
         }
         for operation in operations {
             let number = self.number();
-            if let Some(lane) = self.lanes.get_mut(&index) {
+            if let Some(lane) = self.lanes.get_mut(index) {
                 lane.parts.insert((Class::Again, number), own_part(operation));
             }
         }
     }
 
     fn unsend(&mut self, node: NodeId) {
-        for lane in self.lanes.values_mut().filter(|lane| lane.primary == Some(node)) {
-            lane.unsend();
-        }
+        self.lanes.change_busy(|_, lane| {
+            if lane.primary == Some(node) {
+                lane.unsend();
+            }
+        });
     }
 
     fn is_needed(&self, node: NodeId) -> bool {
         let needs = |lane: &Lane| lane.primary == Some(node) && !lane.parts.is_empty();
-        self.lanes.values().any(needs)
+        self.lanes.busy().any(|(_, lane)| needs(lane))
     }
 
     fn pump_node(&mut self, now: Time, node: NodeId, out: &mut Vec<ClientCommand>) {
-        let on_it = self.lanes.iter().filter(|(_, lane)| lane.primary == Some(node));
-        for index in on_it.map(|(&index, _)| index).collect::<Vec<_>>() {
+        let on_it = self.lanes.busy().filter(|(_, lane)| lane.primary == Some(node));
+        for index in on_it.map(|(index, _)| index).collect::<Vec<_>>() {
             self.pump(now, index, out);
         }
     }
 
     fn pump_all(&mut self, now: Time, out: &mut Vec<ClientCommand>) {
-        for index in self.lanes.keys().copied().collect::<Vec<_>>() {
+        for index in self.lanes.busy().map(|(index, _)| index).collect::<Vec<_>>() {
             self.pump(now, index, out);
         }
     }
 
     /// Sends what may be sent in one slice.
     fn pump(&mut self, now: Time, index: SliceIndex, out: &mut Vec<ClientCommand>) {
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         if lane.parts.is_empty() {
             lane.ask_again = None;
             return;
@@ -417,7 +423,7 @@ impl VolumeClient {
         out: &mut Vec<ClientCommand>,
     ) {
         let index = message.slice.index;
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         let ours = message.slice == lane.slice && message.id.client == self.options.client;
         let Some(place) = lane.find(message.id.number).filter(|_| ours) else { return };
         let Some(part) = lane.parts.get(&place) else { return };
@@ -469,7 +475,7 @@ impl VolumeClient {
         let Some(read) = read else {
             return self.put_off(now, index, place, out);
         };
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         let io = lane.parts.remove(&place).and_then(|part| part.io);
         lane.ask_again = None;
         lane.knocked = None;
@@ -493,7 +499,7 @@ impl VolumeClient {
 
     /// Everything up to `durable` is on media everywhere.
     fn note_durable(&mut self, index: SliceIndex, durable: Sequence) {
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         lane.kept.durable(durable);
         if lane.kept.is_empty() && lane.last_sequence <= durable {
             lane.flushed = lane.acknowledged;
@@ -502,13 +508,13 @@ impl VolumeClient {
 
     /// Makes durable what fills the room for kept writes.
     fn flush_if_much_is_kept(&mut self, index: SliceIndex) {
-        let Some(lane) = self.lanes.get(&index) else { return };
+        let Some(lane) = self.lanes.get(index) else { return };
         let much = lane.kept.bytes() > self.options.keep_bytes / 2;
         let flushing = lane.parts.values().any(|part| part.operation == Operation::Flush);
         if much && !flushing {
             let covers = lane.acknowledged;
             let number = self.number();
-            if let Some(lane) = self.lanes.get_mut(&index) {
+            if let Some(lane) = self.lanes.get_mut(index) {
                 let part = Part { covers, ..own_part(Operation::Flush) };
                 lane.parts.insert((Class::Device, number), part);
             }
@@ -523,7 +529,7 @@ impl VolumeClient {
         refusal: Refusal,
         out: &mut Vec<ClientCommand>,
     ) {
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         let error = match refusal {
             Refusal::Moved { epoch, primary, tail_lost } => {
                 let known = (lane.epoch, lane.primary);
@@ -587,7 +593,7 @@ impl VolumeClient {
         out: &mut Vec<ClientCommand>,
     ) {
         let again = now + self.options.retry;
-        let part = self.lanes.get_mut(&index).and_then(|lane| lane.parts.get_mut(&place));
+        let part = self.lanes.get_mut(index).and_then(|lane| lane.parts.get_mut(&place));
         if let Some(part) = part {
             part.sent = None;
             part.again = Some(again);
@@ -602,16 +608,16 @@ impl VolumeClient {
         for id in late {
             self.done(id, Err(IoError::TimedOut), out);
         }
-        for (&index, lane) in &mut self.lanes {
+        let ask_again = now + self.options.retry * ASKS;
+        self.lanes.change_busy(|index, lane| {
             for part in lane.parts.values_mut() {
                 part.again = part.again.filter(|again| *again > now);
             }
             if lane.ask_again.is_some_and(|at| at <= now) && !lane.parts.is_empty() {
-                lane.ask_again = None;
                 out.push(ClientCommand::QueryConfig { slice: index });
-                lane.ask_again = Some(now + self.options.retry * ASKS);
+                lane.ask_again = Some(ask_again);
             }
-        }
+        });
         for link in self.links.values_mut() {
             link.again = link.again.filter(|again| *again > now);
         }
@@ -624,7 +630,8 @@ impl VolumeClient {
     /// # Panics
     /// Then.
     pub fn check_invariants(&self) {
-        for lane in self.lanes.values() {
+        self.lanes.check_invariants();
+        for (_, lane) in self.lanes.iter() {
             let sent: Vec<&Part> = lane.parts.values().filter(|p| p.sent.is_some()).collect();
             for (i, one) in sent.iter().enumerate() {
                 for other in &sent[i + 1..] {

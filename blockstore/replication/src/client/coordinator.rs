@@ -60,7 +60,7 @@ impl VolumeClient {
     pub(super) fn on_leased(&mut self, now: Time, until: Time, out: &mut Vec<ClientCommand>) {
         self.sessions.leased_until = self.sessions.leased_until.max(Some(until));
         let wanted = self.lanes.iter().filter(|(_, lane)| lane.admissions.is_wanted());
-        for index in wanted.map(|(&index, _)| index).collect::<Vec<_>>() {
+        for index in wanted.map(|(index, _)| index).collect::<Vec<_>>() {
             self.ask_registration(index);
             self.pump(now, index, out);
         }
@@ -78,7 +78,7 @@ impl VolumeClient {
         if !self.sessions.live.contains_key(&session) {
             return;
         }
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         lane.admissions.admit(now, session);
         self.register_where_pending(now, index);
         self.pump(now, index, out);
@@ -89,11 +89,11 @@ impl VolumeClient {
         self.sessions.live.remove(&session);
         self.sessions.fences.insert(session);
         let mut where_it_is = Vec::new();
-        for (&index, lane) in &mut self.lanes {
+        self.lanes.change_all(|index, lane| {
             if lane.admissions.expel(session) {
                 where_it_is.push(index);
             }
-        }
+        });
         for index in where_it_is {
             self.ask_registration(index);
             self.pump(now, index, out);
@@ -104,7 +104,7 @@ impl VolumeClient {
     /// Tells the slice's primary who is to be served, where that has changed.
     pub(super) fn register_where_pending(&mut self, now: Time, index: SliceIndex) {
         let is_leased = self.sessions.is_leased(now);
-        let Some(lane) = self.lanes.get(&index) else { return };
+        let Some(lane) = self.lanes.get(index) else { return };
         if lane.admissions.is_pending(is_leased) {
             self.ask_registration(index);
         }
@@ -114,7 +114,7 @@ impl VolumeClient {
     /// sent.
     fn ask_registration(&mut self, index: SliceIndex) {
         let number = self.number();
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         let is_one = |operation: &Operation| matches!(operation, Operation::Register(_));
         if !lane.parts.values().any(|part| is_one(&part.operation)) {
             let operation = Operation::Register(Registration::default());
@@ -132,7 +132,7 @@ impl VolumeClient {
         out: &mut Vec<ClientCommand>,
     ) {
         let idle = self.options.session_idle;
-        let Some(lane) = self.lanes.get_mut(&index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         for session in lane.admissions.answered(now, at, used, idle) {
             out.push(ClientCommand::Admitted { slice: index, session });
         }
@@ -145,12 +145,12 @@ impl VolumeClient {
         }
         let lapse = self.options.lapse;
         let all_new = self.sessions.all_new_at(lapse).is_some_and(|at| now >= at);
-        if !all_new && self.lanes.values().any(|lane| !lane.sealed) {
+        if !all_new && self.lanes.iter().any(|(_, lane)| !lane.sealed) {
             return;
         }
         let lanes = &self.lanes;
         let is_out = |session: &SessionId| {
-            !lanes.values().any(|lane| lane.admissions.may_serve(now, *session, lapse))
+            !lanes.iter().any(|(_, lane)| lane.admissions.may_serve(now, *session, lapse))
         };
         let done: Vec<SessionId> = self.sessions.fences.iter().copied().filter(is_out).collect();
         for session in done {
@@ -166,11 +166,11 @@ impl VolumeClient {
         }
         let lapse = self.options.lapse;
         let all_new = self.sessions.all_new_at(lapse)?;
-        let sealed = self.lanes.values().all(|lane| lane.sealed);
+        let sealed = self.lanes.iter().all(|(_, lane)| lane.sealed);
         let floor = if sealed { Time::ZERO } else { all_new };
         let over = |session: &SessionId| {
-            let lanes = self.lanes.values();
-            lanes.filter_map(|lane| lane.admissions.over_at(*session, lapse)).max()
+            let lanes = self.lanes.iter();
+            lanes.filter_map(|(_, lane)| lane.admissions.over_at(*session, lapse)).max()
         };
         let fences = self.sessions.fences.iter();
         fences.map(|session| over(session).map_or(floor, |over| over.max(floor))).min()

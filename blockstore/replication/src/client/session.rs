@@ -21,7 +21,7 @@ impl VolumeClient {
         out: &mut Vec<ClientCommand>,
     ) {
         let retry = self.options.retry;
-        if let Some(lane) = self.lanes.get_mut(&slice)
+        if let Some(lane) = self.lanes.get_mut(slice)
             && lane.knocked.is_none_or(|knocked| now >= knocked + retry)
         {
             lane.knocked = Some(now);
@@ -41,10 +41,10 @@ impl VolumeClient {
             return;
         }
         self.options.attachment = attachment;
-        for lane in self.lanes.values_mut() {
+        self.lanes.change_busy(|_, lane| {
             lane.knocked = None;
             lane.unsend();
-        }
+        });
         self.pump_all(now, out);
     }
 
@@ -55,7 +55,7 @@ impl VolumeClient {
         slice: SliceIndex,
         out: &mut Vec<ClientCommand>,
     ) {
-        let Some(lane) = self.lanes.get_mut(&slice) else { return };
+        let Some(lane) = self.lanes.get_mut(slice) else { return };
         lane.knocked = None;
         for part in lane.parts.values_mut().filter(|part| part.sent.is_none()) {
             part.again = None;
@@ -66,7 +66,7 @@ impl VolumeClient {
     /// Acknowledged writes of the slice are gone with all replicas: the flushes that wait fail, or the
     /// next one does.
     pub(super) fn note_loss(&mut self, slice: SliceIndex, out: &mut Vec<ClientCommand>) {
-        let Some(lane) = self.lanes.get_mut(&slice) else { return };
+        let Some(lane) = self.lanes.get_mut(slice) else { return };
         lane.kept.forget();
         let flushes = lane.parts.values().filter(|part| part.operation == Operation::Flush);
         let waiting: Vec<_> = flushes.filter_map(|part| part.io).map(|(io, _)| io).collect();
@@ -80,7 +80,7 @@ impl VolumeClient {
     pub(super) fn take_loss(&mut self, parts: &[(SliceIndex, Operation)]) -> bool {
         let mut lost = false;
         for (index, _) in parts {
-            if let Some(lane) = self.lanes.get_mut(index) {
+            if let Some(lane) = self.lanes.get_mut(*index) {
                 lost |= std::mem::take(&mut lane.lost);
             }
         }
