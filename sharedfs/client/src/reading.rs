@@ -212,11 +212,26 @@ impl Client {
         Attempt::Wait(Stage::Gathering(gathering))
     }
 
-    /// The coordinator has said where bytes are.
-    pub(crate) fn read_answered(&mut self, turn: &mut Turn<'_>, id: TaskId, reply: Reply) {
+    /// The coordinator has said where bytes are. An `old` reply may name blocks that were freed since,
+    /// and that this client has said it doesn't name any more.
+    pub(crate) fn read_answered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: TaskId,
+        reply: Reply,
+        old: bool,
+    ) {
         let Some(mut task) = self.tasks.remove(&id) else { return };
         let Stage::Gathering(gathering) = &mut task.stage else { return };
         let (attributes, segments) = match reply {
+            Reply::Segments(attributes, _) if old => {
+                let gathering = gathering.clone();
+                if let Attempt::Wait(stage) = self.gather(turn, id, attributes.ino, gathering) {
+                    task.stage = stage;
+                }
+                self.tasks.insert(id, task);
+                return;
+            }
             Reply::Segments(attributes, segments) => (attributes, segments),
             Reply::Refused(error) => {
                 return self.reply(turn, &task.request, KernelReply::Error(error));
