@@ -6,7 +6,7 @@
 
 use mooring_sharedfs_core::coordinator::{Answer, Operation, Reply, RequestId};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber};
-use mooring_sharedfs_core::locks::Locked;
+use mooring_sharedfs_core::locks::{Locked, OnConflict};
 use mooring_sharedfs_core::{Attributes, FileBlock, FsError, Ino};
 
 use crate::client::{Client, Turn};
@@ -172,7 +172,9 @@ impl Client {
         };
         match task.request.operation {
             KernelOperation::Lock { .. } => self.lock_answered(turn, id, operation, &reply, old),
-            KernelOperation::Read { .. } => self.read_answered(turn, id, reply),
+            KernelOperation::Read { .. } => {
+                self.read_answered(turn, id, reply, old);
+            }
             KernelOperation::Readdir { handle, .. } if matches!(reply, Reply::Directory { .. }) => {
                 let Reply::Directory { bound, .. } = reply else { return };
                 self.rebound(handle, bound);
@@ -208,7 +210,12 @@ impl Client {
             self.to_close.insert(ino);
             self.poked = true;
         }
-        if let (Operation::Lock { request, .. }, Reply::Locked(Locked::Held)) = (operation, reply) {
+        // Whoever waits for a lock and is here no more was told that it is held, when it was asked for
+        // once more: it is theirs, or they have freed it.
+        if let (Operation::Lock { request, on_conflict: OnConflict::Fail }, Reply::Locked(held)) =
+            (operation, reply)
+            && *held == Locked::Held
+        {
             self.unlock_for_nobody(turn, request);
         }
     }
