@@ -99,6 +99,6 @@ fn a_kernel_that_keeps_its_caches_is_found() {
 #[test]
 fn a_fence_forgotten_by_a_new_primary_is_found() {
     let bugs = Bugs { fences_forgotten: true, ..Bugs::default() };
-    let kinds = [FaultKind::MoveSlice, FaultKind::CutHost];
+    let kinds = [FaultKind::MoveSlice, FaultKind::StopHost];
     caught("FencesForgotten", bugs, &kinds, &[COHERENCE, FOREIGN, FSYNCED]);
 }

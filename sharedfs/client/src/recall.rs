@@ -135,14 +135,15 @@ impl Client {
 
     fn invalidate_for_recall(&mut self, turn: &mut Turn<'_>, ino: Ino) {
         let names = self.options.epoch;
-        let inode = self.inode(ino);
-        let known = inode.lookups > 0 || inode.handles > 0 || ino == Ino::ROOT;
-        let pages = inode.handles > 0 || inode.kernel_pages.is_some();
         #[cfg(feature = "mutations")]
-        let known = known && !self.is_mutated(crate::Mutation::KernelUninvalidated);
+        let kept = self.is_mutated(crate::Mutation::KernelUninvalidated);
+        #[cfg(not(feature = "mutations"))]
+        let kept = false;
         let inode = self.inode(ino);
+        let known = (inode.lookups > 0 || inode.handles > 0 || ino == Ino::ROOT) && !kept;
+        let pages = (inode.handles > 0 || inode.kernel_pages.is_some()) && !kept;
         // The kernel may have names that are not kept here.
-        let names = names && inode.lease >= LeaseLevel::Sole;
+        let names = names && inode.lease >= LeaseLevel::Sole && !kept;
         let Some(recalled) = &mut inode.recalled else { return };
         (recalled.invalidated, recalled.again) = (true, false);
         if !known && !pages && !names {

@@ -157,8 +157,13 @@ impl Sim {
     }
 
     pub(super) fn go_on(&mut self, host: u32) {
+        let timer_first = self.prng.percent(50);
         let Some(of) = self.hosts.get_mut(&host) else { return };
         let held = std::mem::take(&mut of.held);
+        if timer_first {
+            // Its threads go on in any order.
+            self.host_event(host, Event::Tick);
+        }
         for event in held {
             self.host_event(host, event);
         }

@@ -104,6 +104,11 @@ impl Coordinator {
 
     /// Begins an fsync.
     pub(super) fn begin_fsync(&mut self, ino: Ino, out: &mut Vec<Command>) -> Stage {
+        #[cfg(feature = "mutations")]
+        if self.is_mutated(crate::Mutation::DurableBeforeData) {
+            out.push(Command::Sync);
+            return Stage::Syncing(Syncing { flush: None, record: self.recorded });
+        }
         let flush = match (self.unflushed.first, self.unflushed.of(ino)) {
             // Everything is being flushed, and nothing of this inode came after.
             (Some(first), None) => Some(first),
@@ -113,8 +118,6 @@ impl Coordinator {
                 Some(self.flush((!all).then_some(slices), out))
             }
         };
-        #[cfg(feature = "mutations")]
-        let flush = flush.filter(|_| !self.is_mutated(crate::Mutation::DurableBeforeData));
         if self.recorded > self.durable {
             out.push(Command::Sync);
         }
