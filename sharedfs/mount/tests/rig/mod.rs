@@ -177,7 +177,7 @@ fn can_mount() -> Result<(), String> {
 }
 
 /// Says that a test doesn't run here, and why: on the screen, and in the file of `tests/run`.
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("mount::{}: {reason}", thread.name().unwrap_or("?"));
     eprintln!("SKIPPED {line}");
