@@ -43,7 +43,8 @@ pub struct Options {
     pub leases_max: usize,
     /// How many blocks a slice has.
     pub slice_blocks: u64,
-    /// Whether the kernel has `FUSE_NOTIFY_INC_EPOCH` (6.16): only then it may keep names.
+    /// Whether the kernel has `FUSE_NOTIFY_INC_EPOCH` (6.16) and it is to be used: only then it may keep
+    /// names.
     pub epoch: bool,
     /// How long after a refused lease writes go through the coordinator.
     pub contention: Duration,

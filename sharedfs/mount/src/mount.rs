@@ -43,8 +43,9 @@ pub struct Settings {
     pub flags: MsFlags,
     /// How many threads read requests.
     pub threads: usize,
-    /// Who the mount is, its times and its bounds. `mount` is drawn here, and `epoch` is what the kernel
-    /// has, at the most.
+    /// Who the mount is, its times and its bounds. `mount` is drawn here. `epoch` counts only where the
+    /// kernel has it, and is better left off: names that the kernel is made to look up anew that way lose
+    /// what is mounted on them.
     pub options: Options,
 }
 
@@ -192,6 +193,11 @@ impl Mount {
     /// than `most`.
     pub fn wait_for_change(&self, most: Option<Duration>) -> bool {
         self.shell.wait_for(most, |phase| phase.kernel_gone || phase.ended.is_some())
+    }
+
+    /// Waits until the kernel has unmounted it, whoever asked for that.
+    pub fn wait_for_unmount(&self) {
+        self.shell.wait_for(None, |phase| phase.kernel_gone);
     }
 
     /// How long its session lives without being heard.

@@ -298,6 +298,23 @@ fn what_is_dirty_is_kept_when_it_is_unmounted() {
 }
 
 #[test]
+fn what_is_mounted_in_it_stays_mounted_when_another_host_comes() {
+    let Some(rig) = Rig::start(2) else { return };
+    let inside = rig.path(0, "directory");
+    fs::create_dir(&inside).unwrap();
+    let none: Option<&str> = None;
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), &inside, Some("tmpfs"), flags, none).unwrap();
+    fs::write(inside.join("file"), b"text").unwrap();
+    for i in 0..20 {
+        fs::write(rig.path(1, &format!("other{i}")), b"").unwrap();
+        fs::write(rig.path(0, &format!("own{i}")), b"").unwrap();
+        assert_eq!(fs::read(inside.join("file")).unwrap(), b"text");
+    }
+    nix::mount::umount(&inside).unwrap();
+}
+
+#[test]
 fn direct_io_of_any_size_is_served() {
     let Some(rig) = Rig::start(1) else { return };
     let file = fs::File::options()

@@ -104,8 +104,7 @@ impl Server {
     fn mount(&mut self, point: &Path) -> Result<(), String> {
         let node = self.mounts;
         self.mounts += 1;
-        let options =
-            Options { node, slice_blocks: SLICE_BLOCKS, epoch: true, ..Options::default() };
+        let options = Options { node, slice_blocks: SLICE_BLOCKS, ..Options::default() };
         let settings = Settings {
             point: point.to_owned(),
             source: "rig".to_owned(),
