@@ -157,6 +157,12 @@ impl Client {
         self.told.lock().size
     }
 
+    /// How many blocks a slice of it has.
+    #[must_use]
+    pub fn slice_blocks(&self) -> u64 {
+        self.told.lock().slice_blocks
+    }
+
     /// Sends a letter to the coordinator that was met last; in order. Never blocks.
     ///
     /// # Errors

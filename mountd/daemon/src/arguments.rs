@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use mooring_api::ByteSize;
+use mooring_terms::VolumeId;
 
 use crate::config::{Config, ConfigError, PoolConfig};
 
@@ -36,6 +37,43 @@ Examples:
         /// Where to listen.
         socket: PathBuf,
     },
+    /// Serve one mount of a shared volume (started by the daemon itself).
+    #[command(hide = true)]
+    Mount(MountArguments),
+}
+
+/// Flags of `mountd mount`.
+#[derive(Debug, Args)]
+pub struct MountArguments {
+    /// The daemon's socket for links.
+    #[arg(long)]
+    pub door: PathBuf,
+    /// The volume's number.
+    #[arg(long)]
+    pub volume: u64,
+    /// And name.
+    #[arg(long)]
+    pub name: String,
+    /// Where to mount it: an existing directory.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// How: ro, nosuid, nodev, noexec, noatime.
+    #[arg(long, value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// A descriptor that gets one line: `ok`, or `error: ` and why.
+    #[arg(long)]
+    pub ready_fd: i32,
+    /// The file in which it says who it is, locked as long as it lives.
+    #[arg(long)]
+    pub status: PathBuf,
+}
+
+impl MountArguments {
+    /// The volume's number.
+    #[must_use]
+    pub fn volume(&self) -> VolumeId {
+        VolumeId(self.volume)
+    }
 }
 
 /// Flags of `mountd run`.
@@ -186,7 +224,7 @@ mod tests {
         let all = ["mountd", "run"].iter().chain(flags).copied();
         match Arguments::try_parse_from(all).expect("the flags are known").action {
             Action::Run(arguments) => arguments.resolve(),
-            Action::Holder { .. } => unreachable!("it was told to run"),
+            Action::Holder { .. } | Action::Mount(_) => unreachable!("it was told to run"),
         }
     }
 

@@ -18,6 +18,7 @@ mod device_hosts;
 mod error;
 mod filesystem;
 mod holder_watch;
+mod mount_process;
 mod mount_table;
 mod mounts;
 mod shared;
@@ -41,6 +42,11 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => refused(&error),
             };
+        }
+        Action::Mount(arguments) => {
+            begin_logging(&Config::default());
+            abort_on_panic();
+            return mount_process::run(arguments);
         }
         Action::Run(arguments) => arguments,
     };
