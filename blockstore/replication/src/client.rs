@@ -147,7 +147,7 @@ impl VolumeClient {
         if self.over.is_some() {
             return None;
         }
-        let lanes = self.lanes.busy().filter_map(|(_, lane)| lane.deadline());
+        let lanes = self.lanes.deadline().into_iter();
         let tasks = self.tasks.values().filter_map(|task| task.deadline);
         let links = self.links.iter().filter_map(|(node, link)| Some((*node, link.again?)));
         let links = links.filter(|(node, _)| self.is_needed(*node)).map(|(_, again)| again);
