@@ -436,6 +436,7 @@ impl Client {
     /// # Panics
     /// If counters don't count, a lease is used that isn't there, or more is promised than reserved.
     pub fn check_invariants(&self) {
+        self.inodes.values().for_each(|inode| inode.pages.check());
         let pages: usize = self.inodes.values().map(|inode| inode.pages.len()).sum();
         let dirty: usize = self.inodes.values().map(|inode| inode.pages.dirty()).sum();
         assert_eq!((pages, dirty), (self.pages, self.dirty_pages), "pages are miscounted");

@@ -23,6 +23,8 @@ pub(crate) struct Page {
 pub(crate) struct Pages {
     pages: BTreeMap<FileBlock, Page>,
     dirty: usize,
+    /// How many have a promise. Asked for with every look at the file.
+    promised: u64,
 }
 
 impl Pages {
@@ -64,6 +66,7 @@ impl Pages {
         page.dirty = Some(number);
         let lacked = promise && !page.promised;
         page.promised |= promise;
+        self.promised += u64::from(lacked);
         lacked
     }
 
@@ -73,21 +76,23 @@ impl Pages {
     }
 
     pub(crate) fn promised(&self) -> u64 {
-        self.pages.values().filter(|page| page.promised).count() as u64
+        self.promised
     }
 
     /// A page goes to the volume; its promise is kept by whoever takes a block for it.
     pub(crate) fn begin(&mut self, block: FileBlock, keep_promise: bool) {
         if let Some(page) = self.pages.get_mut(&block) {
             page.writing = true;
-            page.promised &= keep_promise;
+            if !keep_promise {
+                self.promised -= u64::from(std::mem::take(&mut page.promised));
+            }
         }
     }
 
     /// A page's promise is used for something else.
     pub(crate) fn unpromise(&mut self, block: FileBlock) {
         if let Some(page) = self.pages.get_mut(&block) {
-            page.promised = false;
+            self.promised -= u64::from(std::mem::take(&mut page.promised));
         }
     }
 
@@ -103,15 +108,15 @@ impl Pages {
                 freed += u64::from(std::mem::take(&mut page.promised));
             }
         }
+        self.promised -= freed;
         freed
     }
 
     /// Forgets a page, whatever it holds.
     pub(crate) fn lose(&mut self, block: FileBlock) {
-        if let Some(page) = self.pages.remove(&block)
-            && page.dirty.is_some()
-        {
-            self.dirty -= 1;
+        if let Some(page) = self.pages.remove(&block) {
+            self.dirty -= usize::from(page.dirty.is_some());
+            self.promised -= u64::from(page.promised);
         }
     }
 
@@ -124,6 +129,7 @@ impl Pages {
             freed += u64::from(gone && page.promised);
             !gone
         });
+        self.promised -= freed;
         self.dirty = self.pages.values().filter(|page| page.dirty.is_some()).count();
         freed
     }
@@ -131,11 +137,19 @@ impl Pages {
     /// Forgets what is not dirty.
     pub(crate) fn drop_clean(&mut self) {
         self.pages.retain(|_, page| page.dirty.is_some());
+        self.promised = self.pages.values().filter(|page| page.promised).count() as u64;
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.pages.clear();
-        self.dirty = 0;
+        (self.dirty, self.promised) = (0, 0);
+    }
+
+    /// Panics if it has miscounted.
+    pub(crate) fn check(&self) {
+        let promised = self.pages.values().filter(|page| page.promised).count() as u64;
+        let dirty = self.pages.values().filter(|page| page.dirty.is_some()).count();
+        assert_eq!((promised, dirty), (self.promised, self.dirty), "pages are miscounted");
     }
 }
