@@ -69,6 +69,9 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
+    /// No inode is ever at this change: pages as of it are given up before attributes are told.
+    pub(crate) const UNVOUCHED: u64 = u64::MAX;
+
     pub(crate) fn new(floor: LeaseNumber) -> Self {
         Self {
             lease: LeaseLevel::None,

@@ -14,6 +14,7 @@ use mooring_terms::BLOCK_SIZE;
 use crate::client::{Client, Turn};
 use crate::command::Command;
 use crate::event::IoNumber;
+use crate::inode::Inode;
 use crate::kernel::{KernelOperation, KernelReply};
 use crate::replies::{Change, Purpose};
 use crate::tasks::{Attempt, Stage, Task, TaskId};
@@ -80,9 +81,14 @@ impl Client {
     }
 
     /// The kernel has pages of the inode as it is at this change; if it has older ones, as of those.
+    /// Without a lease nobody vouches for them: a writer that is lost before its commit has changed
+    /// blocks, and nothing tells.
     fn kernel_reads(&mut self, ino: Ino, change: u64) {
         let inode = self.inode(ino);
-        inode.kernel_pages.get_or_insert(change);
+        let known = inode.kernel_pages.get_or_insert(change);
+        if inode.lease < LeaseLevel::Read {
+            *known = Inode::UNVOUCHED;
+        }
         if let Some(recalled) = &mut inode.recalled {
             recalled.repopulated();
         }

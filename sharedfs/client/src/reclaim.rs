@@ -7,6 +7,7 @@ use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber};
 use mooring_sharedfs_core::locks::{HeldLock, LockRequest, LockSpace};
 
 use crate::client::{Client, Turn};
+use crate::inode::Inode;
 use crate::link::LinkState;
 
 impl Client {
@@ -18,10 +19,10 @@ impl Client {
         let Some(session) = self.link.session else { return };
         self.link.state = LinkState::Reclaiming;
         // Numbers of leases begin anew with each coordinator, and what the one before wanted back the
-        // new one will ask for itself.
+        // new one will ask for itself. Not so layouts that are to be returned: it may have asked for them
+        // by now, and freed blocks keep their number.
         (self.told, self.dropped) = (LeaseNumber(0), LeaseNumber(0));
         self.recalling.clear();
-        self.returns.clear();
         let mut claims = Vec::new();
         for (&ino, inode) in &mut self.inodes {
             (inode.number, inode.floor, inode.recalled) = (LeaseNumber(0), LeaseNumber(0), None);
@@ -66,8 +67,9 @@ impl Client {
                 let inode = self.inode(ino);
                 if inode.lease > LeaseLevel::None {
                     inode.lease = LeaseLevel::None;
+                    inode.kernel_pages = inode.kernel_pages.and(Some(Inode::UNVOUCHED));
                     self.leases = self.leases.saturating_sub(1);
-                    self.with_pages(ino, crate::inode::Inode::forget);
+                    self.with_pages(ino, Inode::forget);
                 }
             }
             (Claim::Done, _) => {
