@@ -244,3 +244,87 @@ fn evicted_client_gives_errors_and_no_other_does() {
         is_sound(&volume, 2)
     });
 }
+
+/// What a shell has to send to the process that serves the only mount on a host.
+fn its_process(signal: &str) -> String {
+    let pid = r#"sed 's/.*"pid": *\([0-9]*\).*/\1/' /run/mooring/mounts/*"#;
+    format!("kill -{signal} $({pid})")
+}
+
+#[test]
+fn mount_process_that_is_killed_is_reported_and_its_mount_is_gone() {
+    on_cluster(3, |cluster| {
+        let volume = mounted_everywhere(cluster)?;
+        cluster[2].run(format!("echo kept >{}", volume.file("a")))?;
+        cluster[2].run(its_process("KILL"))?;
+        wait_until(seconds(10), "it is reported", || {
+            Ok(!cluster.events(2, "mount-died")?.is_empty())
+        })?;
+        cluster[2].run(format!("! mountpoint -q {}", volume.directory()))?;
+        // What it held is given away, and the others have heard nothing of it.
+        cluster[3].run(format!("echo new >>{}", volume.file("a")))?;
+        volume.mount(2)?;
+        assert_eq!(cluster[2].run(format!("cat {}", volume.file("a")))?.stdout, "kept\nnew\n");
+        assert_eq!(cluster.json(1, "leases home")?.as_array().unwrap().len(), 3);
+        is_sound(&volume, 1)
+    });
+}
+
+#[test]
+fn client_that_is_stopped_holding_leases_stalls_the_others_no_longer_than_its_lease() {
+    on_cluster(3, |cluster| {
+        let volume = mounted_everywhere(cluster)?;
+        // Kept open for writing, so that it has a lease that others want.
+        cluster[2].run(format!("exec 3>{0}; echo first >&3", volume.file("a")))?;
+        cluster[2].run(its_process("STOP"))?;
+        let began = Instant::now();
+        cluster[3].run(format!("echo second >{}", volume.file("a")))?;
+        println!("beside a stopped client: {:?}", began.elapsed());
+        assert!(began.elapsed() < FAILOVER * 2, "it took {:?}", began.elapsed());
+        cluster[2].run(its_process("CONT"))?;
+        wait_until(seconds(10), "it gives errors", || {
+            Ok(!cluster[2].attempt(format!("cat {}", volume.file("a")))?.succeeded())
+        })?;
+        for host in [1, 3] {
+            let read = cluster[host].run(format!("cat {}", volume.file("a")))?.stdout;
+            assert_eq!(read.trim(), "second", "host{host}");
+        }
+        cluster.ctl(2, "umount --force home")?;
+        volume.mount(2)?;
+        assert_eq!(cluster[2].run(format!("cat {}", volume.file("a")))?.stdout.trim(), "second");
+        is_sound(&volume, 2)
+    });
+}
+
+#[test]
+fn client_whose_cable_is_pulled_is_fenced_and_its_umount_returns() {
+    on_cluster(3, |cluster| {
+        let volume = mounted_everywhere(cluster)?;
+        let coordinator = volume.primary(1)?;
+        let cut = cluster.other_than(&[coordinator]);
+        let stays = cluster.other_than(&[coordinator, cut]);
+        cluster[cut].run(format!("echo first >{}", volume.file("a")))?;
+        let (maker, meter) = (
+            Maker::start(&volume, stays)?,
+            StallMeter::start(&cluster[stays], volume.file("stall"), milliseconds(10))?,
+        );
+        wait_until(seconds(20), "the meter writes", || Ok(meter.so_far().writes > 70))?;
+        cluster[cut].cut_cable()?;
+        cluster[stays].run(format!("echo second >{}", volume.file("a")))?;
+        let so_far = meter.so_far().writes;
+        wait_until(seconds(40), "it goes on", || Ok(meter.so_far().writes > so_far + 200))?;
+        let (rounds, longest) = maker.stop(stays);
+        let seen = meter.stop(seconds(10))?;
+        println!("beside a client without cable: names {longest:?}, data {:?}", seen.longest);
+        assert_eq!(seen.errors, 0, "{:?}", seen.first_error);
+        assert!(rounds > 0 && longest <= FAILOVER * 2 && seen.longest <= FAILOVER * 2);
+        let began = Instant::now();
+        cluster.ctl(cut, "umount --force home")?;
+        assert!(began.elapsed() < seconds(20), "umount took {:?}", began.elapsed());
+        cluster[cut].plug_cable()?;
+        volume.wait_in_sync(3, coordinator)?;
+        volume.mount(cut)?;
+        assert_eq!(cluster[cut].run(format!("cat {}", volume.file("a")))?.stdout.trim(), "second");
+        is_sound(&volume, cut)
+    });
+}

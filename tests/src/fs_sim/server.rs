@@ -133,7 +133,8 @@ impl Sim {
         let mut recovery = Recovery::default();
         for claim in claims {
             let blocks = (claim.run.start.0..claim.run.end().0).map(BlockAddress);
-            for block in blocks.filter(|&block| self.volume.version(block) < claim.versions.oldest) {
+            for block in blocks.filter(|&block| self.volume.version(block) < claim.versions.oldest)
+            {
                 recovery.is_older(claim, Run::new(block, 1));
             }
         }
