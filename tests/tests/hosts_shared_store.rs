@@ -125,21 +125,47 @@ fn read(volume: &SharedVolume, block: u64) -> std::result::Result<u8, IoError> {
     })
 }
 
-/// Writes and reads its own blocks of a slice until there is an error; notes the longest that one took, in
-/// milliseconds.
-fn use_slice(volume: &SharedVolume, slice: u64, longest: &AtomicU64, done: &AtomicU64) -> IoError {
+/// How the I/O on one slice goes.
+struct Progress {
+    done: AtomicU64,
+    /// The longest that one took, in milliseconds.
+    longest: AtomicU64,
+    /// When the one under way began.
+    begun: Mutex<Instant>,
+}
+
+impl Progress {
+    fn new() -> Arc<Self> {
+        let (done, longest) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { done, longest, begun: Mutex::new(Instant::now()) })
+    }
+
+    fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// The one that is not answered counts.
+    fn longest(&self) -> u64 {
+        let since = self.begun.lock().unwrap().elapsed();
+        self.longest.load(Ordering::Relaxed).max(u64::try_from(since.as_millis()).unwrap())
+    }
+}
+
+/// Writes and reads its own blocks of a slice until there is an error.
+fn use_slice(volume: &SharedVolume, slice: u64, progress: &Progress) -> IoError {
     let first = SLICE_BLOCKS * slice + FIRST;
     for (round, block) in (1_u64..).zip((0..64).cycle()) {
         let (block, byte) = (first + block, (round / 64 % 250 + 1) as u8);
         let begun = Instant::now();
+        *progress.begun.lock().unwrap() = begun;
         let answer = write(volume, block, byte).and_then(|()| read(volume, block));
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap();
         match answer {
             Ok(found) => assert_eq!(found, byte, "block {block}"),
             Err(error) => return error,
         }
-        longest.fetch_max(took, Ordering::Relaxed);
-        done.fetch_add(1, Ordering::Relaxed);
+        progress.longest.fetch_max(took, Ordering::Relaxed);
+        progress.done.fetch_add(1, Ordering::Relaxed);
         sleep(Duration::from_millis(5));
     }
     unreachable!("rounds don't end")
@@ -164,29 +190,29 @@ fn process() {
         sleep(Duration::from_millis(10));
     };
     let volume = Arc::new(client.open(mooring_terms::SessionId(id.0)).unwrap());
-    let (longest, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let users: Vec<_> = (0..SLICES)
-        .map(|slice| {
-            let (volume, longest, done) = (volume.clone(), longest.clone(), done.clone());
-            thread::spawn(move || use_slice(&volume, slice, &longest, &done))
+    let slices: Vec<_> = (0..SLICES).map(|_| Progress::new()).collect();
+    let users: Vec<_> = (0..)
+        .zip(slices.clone())
+        .map(|(slice, progress)| {
+            let volume = volume.clone();
+            thread::spawn(move || use_slice(&volume, slice, &progress))
         })
         .collect();
+    let done = || slices.iter().map(|slice| slice.done()).sum::<u64>();
     println!("session {}", id.0);
     for number in 0.. {
         sleep(RENEW);
         session.say(ToCoordinator::Renew(id, RenewNumber(number)));
-        println!(
-            "done {} longest {}",
-            done.load(Ordering::Relaxed),
-            longest.load(Ordering::Relaxed)
-        );
+        let fewest = slices.iter().map(|slice| slice.done()).min().unwrap();
+        let longest = slices.iter().map(|slice| slice.longest()).max().unwrap();
+        println!("done {fewest} longest {longest}");
         let ended = *session.ended.lock().unwrap();
         if let Some(reason) = ended {
-            let before = done.load(Ordering::Relaxed);
+            let before = done();
             let told = Instant::now();
             volume.close();
             let errors: Vec<IoError> = users.into_iter().map(|user| user.join().unwrap()).collect();
-            let since = done.load(Ordering::Relaxed) - before;
+            let since = done() - before;
             println!(
                 "ended {reason:?} {errors:?} served {since} took {}",
                 told.elapsed().as_millis()
@@ -227,14 +253,14 @@ impl User {
         line.map(str::to_owned)
     }
 
-    /// I/Os done, and the longest in milliseconds.
+    /// I/Os done in the slice with the fewest, and the longest of all in milliseconds.
     fn done(&self) -> (u64, u64) {
         let Some(line) = self.last("done ") else { return (0, 0) };
         let (done, longest) = line.split_once(" longest ").unwrap();
         (done.parse().unwrap(), longest.parse().unwrap())
     }
 
-    /// So many more I/Os succeed.
+    /// So many more I/Os succeed in every slice.
     fn goes_on(&self, count: u64) -> Result<()> {
         let (before, _) = self.done();
         wait_until(seconds(30), "the process does I/O", || {
@@ -246,7 +272,7 @@ impl User {
     /// Nothing has failed, and nothing took longer than that.
     fn is_well(&self, what: &str, at_most: Duration) {
         let (done, longest) = self.done();
-        println!("{what}: {done} I/Os, the longest took {longest} ms");
+        println!("{what}: {done} I/Os a slice, the longest took {longest} ms");
         assert!(self.last("failed ").is_none(), "{}", self.process.printed());
         assert!(Duration::from_millis(longest) <= at_most, "{what}: stalled {longest} ms");
     }
@@ -275,7 +301,7 @@ fn process_outlives_a_kill_of_its_own_daemon() {
         for _ in 0..2 {
             cluster[host].kill_mountd()?;
             cluster[host].restart_mountd()?;
-            user.goes_on(200)?;
+            user.goes_on(50)?;
             volume.wait_in_sync(3, host)?;
         }
         user.is_well("kill -9 of the own daemon", FAILOVER);
@@ -293,7 +319,7 @@ fn process_goes_on_when_a_primary_or_its_coordinator_is_lost() {
         let other = (0..4).map(|slice| primary(&volume, slice, 1)).collect::<Result<Vec<_>>>()?;
         println!("primaries: {other:?}, process on host{host}");
         cluster[coordinator].power_cut()?;
-        user.goes_on(400)?;
+        user.goes_on(100)?;
         user.is_well("loss of the coordinator's node", FAILOVER);
         Ok(())
     });
@@ -315,7 +341,7 @@ fn fenced_session_gets_errors_at_once_and_is_served_nowhere() {
         assert!(told.contains("[Closed, Closed, Closed, Closed]"), "{told}");
         let took: u64 = told.rsplit_once(' ').unwrap().1.parse().unwrap();
         assert!(took < 500, "{told}");
-        other.goes_on(200)?;
+        other.goes_on(50)?;
         other.is_well("the other process", FAILOVER);
         Ok(())
     });
