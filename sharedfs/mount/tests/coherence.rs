@@ -181,3 +181,91 @@ fn links_and_directories_are_seen_by_the_other() {
         assert_eq!(fs::metadata(rig.path(there, "file")).unwrap().nlink(), 1);
     });
 }
+
+/// The page of a file that holds this byte, mapped for reading; never unmapped.
+fn map(file: &File, offset: u64) -> *const u8 {
+    let (prot, flags) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+    // SAFETY: a new mapping aliases nothing, and the file is as long.
+    let map = unsafe {
+        rustix::mm::mmap(std::ptr::null_mut(), 4096, prot, flags, file, offset / 4096 * 4096)
+    };
+    // SAFETY: inside of what was mapped.
+    unsafe { map.unwrap().cast::<u8>().add(offset as usize % 4096) }
+}
+
+/// In the tests above the two hosts contend all the time, and cache little. Here each file was left
+/// alone for a while, and both kernels have everything of it: attributes, pages, a mapping.
+#[test]
+fn a_change_is_seen_where_everything_was_cached() {
+    const FILES: usize = 400;
+    const AT: u64 = 4500;
+    let Some(rig) = Rig::start_for(2, LIMIT) else { return };
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 4096, 4096).unwrap();
+    let path = |mount, i: usize| rig.path(mount, &format!("file{i}"));
+    for i in 0..FILES {
+        fs::write(path(0, i), vec![0; 5000]).unwrap();
+    }
+    let open = |i| [0, 1].map(|mount| File::open(path(mount, i)).unwrap());
+    let readers: Vec<[File; 2]> = (0..FILES).map(open).collect();
+    let looks = |i: usize, mount: usize| {
+        let (held, named) =
+            (readers[i][mount].metadata().unwrap(), fs::metadata(path(mount, i)).unwrap());
+        let mut byte = [0];
+        let read = readers[i][mount].read_at(&mut byte, AT).unwrap();
+        assert_eq!(
+            (held.len(), held.mode(), held.nlink()),
+            (named.len(), named.mode(), named.nlink())
+        );
+        (held.len(), held.mode() & 0o777, held.nlink(), byte[..read].to_vec())
+    };
+    for round in 1..=4_u8 {
+        // Longer than files count as contended.
+        std::thread::sleep(Duration::from_millis(800));
+        let maps: Vec<[*const u8; 2]> = (0..FILES)
+            .map(|i| {
+                [0, 1].map(|mount| {
+                    looks(i, mount);
+                    let map = map(&readers[i][mount], AT);
+                    // SAFETY: the file reaches behind this byte.
+                    if i % 4 == 0 {
+                        unsafe { map.read_volatile() };
+                    }
+                    map
+                })
+            })
+            .collect();
+        for (i, maps) in maps.iter().enumerate() {
+            let here = (i / 4 + usize::from(round)) % 2;
+            let (mut size, mut mode, mut links, mut byte) = looks(i, 1 - here);
+            match i % 4 {
+                0 => {
+                    let file = File::options().write(true).open(path(here, i)).unwrap();
+                    file.write_all_at(&[round], AT).unwrap();
+                    byte = vec![round];
+                }
+                1 => {
+                    size = 4501 + u64::from(round);
+                    File::options().write(true).open(path(here, i)).unwrap().set_len(size).unwrap();
+                }
+                2 => {
+                    mode = 0o640 + u32::from(round);
+                    let permissions = fs::Permissions::from_mode(mode);
+                    fs::set_permissions(path(here, i), permissions).unwrap();
+                }
+                _ => {
+                    let link = rig.path(here, &format!("link{i}.{round}"));
+                    fs::hard_link(path(here, i), link).unwrap();
+                    links += 1;
+                }
+            }
+            for mount in [1 - here, here] {
+                let now = (size, mode, links, byte.clone());
+                assert_eq!(looks(i, mount), now, "file {i}, round {round}, mount {mount}");
+                if i % 4 == 0 {
+                    // SAFETY: as above.
+                    assert_eq!(unsafe { maps[mount].read_volatile() }, round, "a mapping of {i}");
+                }
+            }
+        }
+    }
+}
