@@ -255,6 +255,7 @@ impl Client {
     pub(crate) fn forget(&mut self, ino: Ino, count: u64) {
         let inode = self.inode(ino);
         inode.lookups = inode.lookups.saturating_sub(count);
+        self.give_back_if_gone(ino);
         self.drop_if_idle(ino);
     }
 

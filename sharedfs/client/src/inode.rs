@@ -66,6 +66,8 @@ pub(crate) struct Inode {
     pub(crate) lookups: u64,
     /// The kernel may have pages, of the inode as it was at this change.
     pub(crate) kernel_pages: Option<u64>,
+    /// This client has taken its last name.
+    pub(crate) gone: bool,
 }
 
 impl Inode {
@@ -102,6 +104,7 @@ impl Inode {
             registering: false,
             lookups: 0,
             kernel_pages: None,
+            gone: false,
         }
     }
 

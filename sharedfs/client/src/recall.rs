@@ -85,17 +85,36 @@ impl Client {
         let inos: Vec<Ino> =
             idle.map(|(&ino, _)| ino).take(self.options.leases_max / 8 + 1).collect();
         for ino in inos {
-            let inode = self.inode(ino);
-            inode.recalled = Some(Recalled {
-                keep: LeaseLevel::None,
-                number: inode.number,
-                invalidating: None,
-                invalidated: false,
-                again: false,
-            });
-            self.recalling.insert(ino);
+            self.give_back(ino);
         }
+    }
+
+    /// Gives a lease back that nobody has asked for.
+    fn give_back(&mut self, ino: Ino) {
+        let inode = self.inode(ino);
+        inode.recalled = Some(Recalled {
+            keep: LeaseLevel::None,
+            number: inode.number,
+            invalidating: None,
+            invalidated: false,
+            again: false,
+        });
+        self.recalling.insert(ino);
         self.poked = true;
+    }
+
+    /// Gives the lease on an inode back that has lost its last name, once the kernel knows nothing of it:
+    /// it never comes again.
+    pub(crate) fn give_back_if_gone(&mut self, ino: Ino) {
+        let gone = |inode: &crate::inode::Inode| {
+            inode.gone
+                && inode.lease > LeaseLevel::None
+                && inode.recalled.is_none()
+                && inode.handles + inode.lookups == 0
+        };
+        if self.inodes.get(&ino).is_some_and(gone) {
+            self.give_back(ino);
+        }
     }
 
     /// Goes on with all recalls.

@@ -245,7 +245,15 @@ impl Client {
                 self.learn(opened.attributes, old);
                 self.created(turn, asked, opened.attributes)
             }
-            Reply::Removed(_) => KernelReply::Done,
+            Reply::Removed(removed) => {
+                if let Some(removed) = removed.filter(|removed| removed.attributes.links == 0) {
+                    let ino = removed.attributes.ino;
+                    self.inode(ino).gone = true;
+                    self.give_back_if_gone(ino);
+                    self.drop_if_idle(ino);
+                }
+                KernelReply::Done
+            }
             Reply::Target(target) => KernelReply::Target(target),
             Reply::Directory { parent, bound } => self.opened_directory(operation, parent, bound),
             Reply::Page(page) => self.directory_page(turn, asked, page, old),

@@ -15,9 +15,10 @@ use mooring_sharedfs_core::coordinator::{
 use mooring_sharedfs_core::file::{Mapped, Mapping, Segment, Source};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{LockMode, LockRange, LockSpace, Locked, OnConflict, WaitId};
+use mooring_sharedfs_core::ops::Removed;
 use mooring_sharedfs_core::{
-    Access, Attributes, BlockAddress, Caller, Device, FileType, Ino, Mode, QuarantineNumber, Run,
-    SessionId, Timestamp,
+    Access, Attributes, BlockAddress, Caller, Device, FileType, Ino, Mode, Name, QuarantineNumber,
+    Run, SessionId, Timestamp,
 };
 use mooring_terms::Time;
 
@@ -273,4 +274,28 @@ fn a_recall_is_answered_when_what_was_written_is_committed_and_the_kernel_has_gi
     let number = rig.invalidations.remove(0);
     rig.event(Event::Invalidated(number));
     assert!(rig.said.contains(&answered));
+}
+
+#[test]
+fn the_lease_on_a_file_that_is_gone_is_given_back_when_the_kernel_has_forgotten_it() {
+    let mut rig = Rig::new();
+    let name = Name::new(b"f").unwrap();
+    rig.kernel(KernelOperation::Lookup { dir: Ino::ROOT, name: name.clone() });
+    let lookup = rig.request();
+    let leases = vec![(FILE, LeaseLevel::Read, LeaseNumber(1))];
+    let reply = Reply::Attributes(attributes(0, 1));
+    rig.hear(ToClient::Answer(lookup.id, Answer { reply, leases }));
+    rig.kernel(KernelOperation::Unlink { dir: Ino::ROOT, name });
+    let unlink = rig.request();
+    let gone = Attributes { links: 0, ..attributes(0, 2) };
+    let removed = Removed { attributes: gone, orphan: false };
+    rig.answer(unlink.id, Reply::Removed(Some(removed)));
+    let given_back = ToCoordinator::Answered(SESSION, FILE, LeaseNumber(1), LeaseLevel::None);
+    assert!(!rig.said.contains(&given_back), "the kernel may ask for its attributes");
+    rig.event(Event::Kernel(KernelRequest {
+        id: KernelId(99),
+        caller: Caller::ROOT,
+        operation: KernelOperation::Forget { ino: FILE, count: 1 },
+    }));
+    assert!(rig.said.contains(&given_back));
 }
