@@ -59,6 +59,9 @@ async fn call_everything(client: &Client) {
     let _ = client.resize_volume(&volume, &ResizeVolume { size: ByteSize::gib(1) }).await;
     let _ = client.accept_loss(&volume, &AcceptLoss { from: node, force: true }).await;
     let _ = client.resync(&volume).await;
+    let _ = client.shared_clients(&volume).await;
+    let _ = client.evict(&volume, 7).await;
+    let _ = client.check(&volume).await;
     let _ = client.attach(&volume, &Attach::default()).await;
     let _ = client.detach(&volume, force).await;
     let _ = client.mounts().await;

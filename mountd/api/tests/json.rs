@@ -161,7 +161,7 @@ fn a_volume_in_full_keeps_its_form() {
         "received":120,"durable":118,"lag_records":0,"used":4096,"lost_since":null,"replaced_at":null,
         "join":null}},{{"node":"beta","pool":5,"role":"joining","received":80,"durable":80,
         "lag_records":40,"used":null,"lost_since":1795338300000,"replaced_at":1795338900000,"join":{}}}]}}],
-        "attachment":{},"mounts":[{}]}}"#,
+        "attachment":{},"mounts":[{}],"mounted_on":["alpha","beta"]}}"#,
         volume_json!(),
         resync_json!(),
         attachment_json!(),
