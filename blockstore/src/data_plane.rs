@@ -234,8 +234,10 @@ impl DataPlane {
     }
 
     /// Lets go of a volume that is closed, and tells those who know its client.
-    pub fn remove_volume(&self, id: VolumeId) {
-        if let Some((_, volume)) = self.volumes.remove(&id) {
+    /// One that has taken its place meanwhile stays.
+    pub fn remove_volume(&self, volume: &Arc<Volume>) {
+        let id = volume.id();
+        if let Some((_, volume)) = self.volumes.remove_if(&id, |_, now| Arc::ptr_eq(now, volume)) {
             self.volume_timers.set(id, None);
             self.clients.remove(&volume.client());
             for peer in volume.introduced_to().into_iter().filter(|peer| *peer != self.me) {

@@ -12,7 +12,7 @@ use mooring_sharedfs_core::Mutation as Coordinator;
 use mooring_tests::fs_sim::{Bugs, FaultKind, Hunt, Plan};
 
 /// More seeds than any bug here needs.
-const MOST: u64 = 600;
+const MOST: u64 = 3000;
 
 const COHERENCE: &str = "coherence";
 const FOREIGN: &str = "no bytes of others";

@@ -226,7 +226,9 @@ impl Node {
             // After a restart the configuration here lags behind: what it doesn't know to be over isn't.
             Some(row) if !row.is_over(volume.epoch()) => {
                 volume.resized(row.spec.size);
-                volume.set_io_timeout(row.spec.io_timeout_ms.map(Duration::from_millis));
+                if !row.spec.is_shared() {
+                    volume.set_io_timeout(row.spec.io_timeout_ms.map(Duration::from_millis));
+                }
             }
             // Ended by force, taken over, or the volume is gone: nothing more goes through here.
             _ => {

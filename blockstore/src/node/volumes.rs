@@ -48,7 +48,11 @@ impl Node {
             role,
             // Clocks differ in their pace by much less than a quarter.
             lapse: self.options.replication.lease * 5 / 4,
-            io_timeout: row.spec.io_timeout_ms.map(std::time::Duration::from_millis),
+            // A coordinator's I/O waits through failovers, whatever its clients' may do.
+            io_timeout: match role {
+                ClientRole::Device => row.spec.io_timeout_ms.map(Duration::from_millis),
+                _ => None,
+            },
             ..ClientOptions::new(client, open.volume, open.epoch, blocks, row.spec.slice_blocks)
         };
         let parts = VolumeParts {
@@ -114,7 +118,7 @@ impl Node {
     pub fn close_volume(&self, id: VolumeId) {
         if let Some(volume) = self.plane.volume(id) {
             volume.close();
-            self.plane.remove_volume(id);
+            self.plane.remove_volume(&volume);
         }
     }
 

@@ -155,7 +155,7 @@ impl Drop for CoordinatorVolume {
     fn drop(&mut self) {
         self.plane.desk().close(self.id(), self.epoch());
         self.volume.close();
-        self.plane.remove_volume(self.volume.id());
+        self.plane.remove_volume(&self.volume);
     }
 }
 

@@ -66,7 +66,7 @@ fn a_client_that_goes_leaves_nothing_behind() {
         assert!(client.serves_within(Duration::from_secs(10)));
         assert!(known() >= 1);
         client.0.close();
-        rig.node(2).plane.remove_volume(client.0.id());
+        rig.node(2).plane.remove_volume(&client.0);
     }
     let deadline = std::time::Instant::now() + SOON;
     while known() > 0 {

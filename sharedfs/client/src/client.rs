@@ -415,7 +415,8 @@ impl Client {
             | Operation::Getattr { ino }
             | Operation::Open { ino, .. } => self.lease(*ino) >= LeaseLevel::Read,
             Operation::Write { launders, .. } => *launders,
-            Operation::Close { .. } => true,
+            // Space waits for nobody, and laundered pages may need it.
+            Operation::Close { .. } | Operation::Reserve { .. } => true,
             _ => false,
         }
     }

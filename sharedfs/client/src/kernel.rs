@@ -118,7 +118,8 @@ pub enum KernelOperation {
         length: u64,
     },
     /// `cached`: the bytes come from the kernel's page cache (a mapping's dirty page), and nobody waits
-    /// with the inode's lock.
+    /// with the inode's lock. `sync`: answered when all is on media, as an fsync behind it would be
+    /// (`O_SYNC`, `O_DSYNC`).
     Write {
         handle: HandleId,
         offset: u64,
@@ -126,6 +127,7 @@ pub enum KernelOperation {
         append: bool,
         cached: bool,
         kill_privileges: bool,
+        sync: bool,
     },
     /// close(2) of one descriptor; `owner` as fcntl locks name it.
     Flush {

@@ -183,6 +183,15 @@ impl Client {
                     self.parked.insert(id);
                 }
             }
+            // What went through the coordinator is not on media yet.
+            KernelOperation::Write { sync: true, .. } if matches!(reply, Reply::Written(..)) => {
+                let caller = task.request.caller.clone();
+                self.learn_written(&reply, old);
+                if let Operation::Write { ino, .. } = *operation {
+                    let purpose = Purpose::Task(id, Change::none());
+                    self.ask(turn, caller, Operation::Fsync { ino }, Vec::new(), purpose);
+                }
+            }
             _ => {
                 let Some(task) = self.tasks.remove(&id) else { return };
                 if self.look_up_again(turn, id, &task.request, &reply) {
@@ -217,6 +226,12 @@ impl Client {
             && *held == Locked::Held
         {
             self.unlock_for_nobody(turn, request);
+        }
+    }
+
+    fn learn_written(&mut self, reply: &Reply, old: bool) {
+        if let Reply::Written(_, attributes) = reply {
+            self.learn(*attributes, old);
         }
     }
 
@@ -262,12 +277,13 @@ impl Client {
             Reply::Statistics(statistics) => KernelReply::Statistics(statistics),
             Reply::Offset(offset) => KernelReply::Offset(offset),
             Reply::Lock(lock) => KernelReply::Lock(lock),
-            Reply::Written(_, attributes) => {
-                self.learn(attributes, old);
+            Reply::Written(..) => {
+                self.learn_written(&reply, old);
                 self.written_through(asked)
             }
-            Reply::Done
-            | Reply::Segments(..)
+            // Also of the fsync behind a write that is to be on media.
+            Reply::Done => self.written_through(asked),
+            Reply::Segments(..)
             | Reply::Mappings(_)
             | Reply::Runs(_)
             | Reply::Lease(_)

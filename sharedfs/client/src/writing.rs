@@ -29,6 +29,10 @@ impl Client {
         if bytes.is_empty() {
             return Attempt::Answer(KernelReply::Written(0));
         }
+        if matches!(task.stage, Stage::Committing(_)) {
+            // It was taken, and goes on as the fsync behind it.
+            return self.try_fsync(turn, id, task.request.caller.clone(), &task.stage, handle);
+        }
         let now = turn.now;
         let inode = self.inode(ino);
         let launders = cached && inode.recalled.is_some();
@@ -50,7 +54,7 @@ impl Client {
         if !self.is_fresh(now) {
             return Attempt::Park;
         }
-        self.accept(turn, task, ino)
+        self.accept(turn, id, task, ino)
     }
 
     /// Several clients write the inode: its bytes go to the coordinator.
@@ -85,9 +89,16 @@ impl Client {
     }
 
     /// Takes bytes into pages, if all that this needs is there.
-    fn accept(&mut self, turn: &mut Turn<'_>, task: &Task, ino: Ino) -> Attempt {
-        let KernelOperation::Write { offset, ref bytes, append, cached, kill_privileges, .. } =
-            task.request.operation
+    fn accept(&mut self, turn: &mut Turn<'_>, id: TaskId, task: &Task, ino: Ino) -> Attempt {
+        let KernelOperation::Write {
+            handle,
+            offset,
+            ref bytes,
+            append,
+            cached,
+            kill_privileges,
+            sync,
+        } = task.request.operation
         else {
             return Attempt::error(FsError::Invalid);
         };
@@ -138,6 +149,9 @@ impl Client {
         }
         self.dirty.insert(ino);
         self.poked |= inode_is_recalled(self, ino);
+        if sync {
+            return self.try_fsync(turn, id, task.request.caller.clone(), &task.stage, handle);
+        }
         Attempt::Answer(KernelReply::Written(bytes.len() as u64))
     }
 

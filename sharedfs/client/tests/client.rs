@@ -250,6 +250,7 @@ fn a_recall_is_answered_when_what_was_written_is_committed_and_the_kernel_has_gi
         append: false,
         cached: false,
         kill_privileges: false,
+        sync: false,
     });
     let layout = rig.request();
     let hole =
@@ -298,4 +299,33 @@ fn the_lease_on_a_file_that_is_gone_is_given_back_when_the_kernel_has_forgotten_
         operation: KernelOperation::Forget { ino: FILE, count: 1 },
     }));
     assert!(rig.said.contains(&given_back));
+}
+
+#[test]
+fn a_write_that_is_to_be_on_media_is_answered_when_it_is() {
+    let mut rig = Rig::new();
+    let handle = rig.open(Access::READ.and(Access::WRITE), Some(LeaseLevel::Write));
+    let id = rig.kernel(KernelOperation::Write {
+        handle,
+        offset: 0,
+        bytes: vec![1; 100],
+        append: false,
+        cached: false,
+        kill_privileges: false,
+        sync: true,
+    });
+    let layout = rig.request();
+    let hole =
+        Mapping { block: mooring_sharedfs_core::FileBlock(0), count: 256, mapped: Mapped::Hole };
+    rig.answer(layout.id, Reply::Mappings(vec![hole]));
+    let reserve = rig.request();
+    rig.answer(reserve.id, Reply::Runs(vec![Run::new(BlockAddress(100), 256)]));
+    let commit = rig.request();
+    assert!(matches!(commit.operation, Operation::Commit { .. }), "{commit:?}");
+    rig.answer(commit.id, Reply::Attributes(attributes(100, 2)));
+    let fsync = rig.request();
+    assert!(matches!(fsync.operation, Operation::Fsync { ino: FILE }), "{fsync:?}");
+    assert_eq!(rig.replies.get(&id), None, "it is not on media");
+    rig.answer(fsync.id, Reply::Done);
+    assert_eq!(rig.replies.get(&id), Some(&KernelReply::Written(100)));
 }

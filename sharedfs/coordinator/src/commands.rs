@@ -86,9 +86,12 @@ impl<B: Blocks> Shell<B> {
         let sender = self.sender.clone();
         let done: Done<()> = Box::new(move |discarded| {
             let event = match discarded {
-                Err(SliceError::Fenced) => Err(SliceError::Fenced),
+                // It may still be done later, on blocks that are somebody else's by then.
+                Err(error @ (SliceError::Fenced | SliceError::Lost)) => Err(error),
                 // Space is all that a discard is about.
-                _ => Ok(Event::Discarded(number)),
+                Ok(()) | Err(SliceError::NoSpace | SliceError::Damaged(_)) => {
+                    Ok(Event::Discarded(number))
+                }
             };
             drop(sender.send(Arrival::Done(event)));
         });

@@ -85,6 +85,7 @@ pub(crate) fn translate_write(write: Write) -> KernelRequest {
         append: !cached && has(write.flags, libc::O_APPEND),
         cached,
         kill_privileges: write.write_flags & write::KILL_SUIDGID != 0,
+        sync: !cached && has(write.flags, libc::O_DSYNC),
     };
     let id = KernelId(write.header.unique);
     KernelRequest { id, caller: caller(write.header.uid, write.header.gid), operation }
@@ -396,6 +397,12 @@ mod tests {
         };
         assert!(appends(0));
         assert!(!appends(write::CACHE));
+        let syncs = |flags: i32| {
+            let mut asked = write(0);
+            asked.flags |= flags as u32;
+            matches!(translate_write(asked).operation, KernelOperation::Write { sync: true, .. })
+        };
+        assert!(syncs(libc::O_DSYNC) && syncs(libc::O_SYNC) && !syncs(0));
     }
 
     #[test]

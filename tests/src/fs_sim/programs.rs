@@ -660,7 +660,15 @@ impl Sim {
 }
 
 fn write(handle: HandleId, offset: u64, bytes: Vec<u8>, append: bool) -> KernelOperation {
-    KernelOperation::Write { handle, offset, bytes, append, cached: false, kill_privileges: false }
+    KernelOperation::Write {
+        handle,
+        offset,
+        bytes,
+        append,
+        cached: false,
+        kill_privileges: false,
+        sync: false,
+    }
 }
 
 fn lock(file: usize, flock: bool, at: usize, kind: LockKind) -> KernelOperation {

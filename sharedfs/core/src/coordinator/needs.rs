@@ -45,12 +45,13 @@ impl Operation {
             | Self::Allocate { ino, .. }
             | Self::Punch { ino, .. }
             | Self::Zero { ino, .. } => vec![(*ino, Change)],
-            Self::Lease { ino, level: LeaseLevel::None | LeaseLevel::Read } => vec![(*ino, Read)],
+            // What another client has accepted and not committed is the file's too.
+            Self::Fsync { ino }
+            | Self::Lease { ino, level: LeaseLevel::None | LeaseLevel::Read } => vec![(*ino, Read)],
             Self::Lease { ino, .. } => vec![(*ino, Change)],
             Self::Close { .. }
             | Self::Statfs
             | Self::Reserve { .. }
-            | Self::Fsync { .. }
             | Self::Lock { .. }
             | Self::Unlock { .. }
             | Self::GetLock { .. }

@@ -190,11 +190,31 @@ fn an_fsync_waits_for_the_slices_and_for_the_journal() {
     assert_eq!((c.reply(a), c.reply(b)), (Some(Reply::Done), None));
     c.hold_flushes = false;
     c.deliver();
+    c.flush();
     assert_eq!(c.reply(b), Some(Reply::Done));
     // Nothing is left to flush, and an fsync costs nothing but the journal's state.
     c.hold_flushes = true;
     c.ask(a, Operation::Fsync { ino: f });
     assert_eq!(c.reply(a), Some(Reply::Done));
+}
+
+#[test]
+fn an_fsync_has_others_commit_what_they_accepted() {
+    let mut c = Cluster::new();
+    let (a, b) = (c.mount(), c.mount());
+    c.ask(a, file("f"));
+    let f = created(c.reply(a));
+    c.ask(a, Operation::Lease { ino: f, level: LeaseLevel::Write });
+    assert_eq!(granted(c.reply(a)), LeaseLevel::Write);
+    c.slow_to_answer(a);
+    c.ask(b, Operation::Fsync { ino: f });
+    c.flush();
+    assert_eq!(c.reply(b), None, "what the writer has accepted is not committed");
+    assert!(c.has_recalls(a));
+    c.answer_recalls(a);
+    c.flush();
+    assert_eq!(c.reply(b), Some(Reply::Done));
+    assert_eq!(c.lease(a, f), LeaseLevel::Read, "it may go on reading");
 }
 
 #[test]
