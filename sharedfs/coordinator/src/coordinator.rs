@@ -111,6 +111,8 @@ impl Coordinator {
         if waiting > WAITING_MAX {
             self.shown.waiting.fetch_sub(letter.len(), Ordering::Relaxed);
             self.peers.cut(from);
+            // What follows on the stream must not be taken without what was left out.
+            self.gone(from);
             return;
         }
         // To one that has stopped: nobody answers, and the client looks for the next.
