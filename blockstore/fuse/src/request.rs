@@ -60,8 +60,8 @@ pub enum Operation<'a> {
     Tmpfile { flags: u32, mode: u32, umask: u32 },
     /// Open as a directory.
     Opendir { flags: u32 },
-    /// Read the file.
-    Read { fh: u64, offset: u64, size: u32, flags: u32 },
+    /// Read the file; `read_flags` are [`super::abi::read`] bits.
+    Read { fh: u64, offset: u64, size: u32, read_flags: u32, flags: u32 },
     /// Write the file.
     Write { fh: u64, offset: u64, data: &'a [u8], write_flags: u32, flags: u32 },
     /// List the directory, with attributes where `plus`.
@@ -282,8 +282,9 @@ impl<'a> Operation<'a> {
                 Self::Open { flags, kill_suidgid: open_flags & 1 != 0 }
             }
             opcode::READ => {
-                let (ReadIn { fh, offset, size, flags, .. }, _) = ReadIn::decode(body)?;
-                Self::Read { fh, offset, size, flags }
+                let (ReadIn { fh, offset, size, read_flags, flags, .. }, _) =
+                    ReadIn::decode(body)?;
+                Self::Read { fh, offset, size, read_flags, flags }
             }
             opcode::WRITE => {
                 let (WriteIn { fh, offset, size, write_flags, flags, .. }, data) =

@@ -112,10 +112,12 @@ pub enum KernelOperation {
         exclusive: bool,
         access: Access,
     },
+    /// `cached`: into the kernel's page cache, where it may be mapped.
     Read {
         handle: HandleId,
         offset: u64,
         length: u64,
+        cached: bool,
     },
     /// `cached`: the bytes come from the kernel's page cache (a mapping's dirty page), and nobody waits
     /// with the inode's lock. `sync`: answered when all is on media, as an fsync behind it would be

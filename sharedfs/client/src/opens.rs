@@ -17,8 +17,6 @@ use crate::tasks::{Attempt, Stage, TaskId};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handle {
     pub(crate) ino: Ino,
-    /// Past the kernel's page cache.
-    pub(crate) direct: bool,
     /// Writes back that had failed when it was opened, or were told through it.
     errors: u64,
     /// Where reading a directory ends, and whether it has begun.
@@ -48,12 +46,12 @@ impl Client {
         Attempt::Wait(Stage::Asked)
     }
 
-    fn new_handle(&mut self, ino: Ino, direct: bool, bound: Cookie) -> HandleId {
+    fn new_handle(&mut self, ino: Ino, bound: Cookie) -> HandleId {
         let inode = self.inode(ino);
         inode.handles += 1;
         let errors = inode.errors;
         self.last_handle = HandleId(self.last_handle.0 + 1);
-        let handle = Handle { ino, direct, errors, bound, begun: false };
+        let handle = Handle { ino, errors, bound, begun: false };
         self.handles.insert(self.last_handle, handle);
         self.last_handle
     }
@@ -72,7 +70,7 @@ impl Client {
         let current = inode.kernel_pages.is_none()
             || inode.kernel_pages == inode.attributes.map(|attributes| attributes.change);
         let keep_cache = !writes && inode.lease >= LeaseLevel::Read && current;
-        let handle = self.new_handle(ino, writes, Cookie(0));
+        let handle = self.new_handle(ino, Cookie(0));
         KernelReply::Opened(handle, OpenFlags { direct: writes, keep_cache })
     }
 
@@ -214,7 +212,7 @@ impl Client {
     ) -> KernelReply {
         let Operation::Opendir { dir } = operation else { return KernelReply::Done };
         self.inode(*dir).registered += 1;
-        let handle = self.new_handle(*dir, true, bound);
+        let handle = self.new_handle(*dir, bound);
         KernelReply::OpenedDirectory(handle, parent)
     }
 

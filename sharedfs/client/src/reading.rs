@@ -32,6 +32,9 @@ pub(crate) struct Gathering {
     segments: Vec<Segment>,
     /// Where the file ended.
     size: u64,
+    /// Its bytes go into the kernel's page cache, and whether no lease vouches for them there.
+    cached: bool,
+    unvouched: bool,
 }
 
 /// Something under way on blocks.
@@ -47,7 +50,7 @@ pub(crate) enum Io {
 
 impl Client {
     pub(crate) fn try_read(&mut self, turn: &mut Turn<'_>, id: TaskId, task: &Task) -> Attempt {
-        let KernelOperation::Read { handle, offset, length } = task.request.operation else {
+        let KernelOperation::Read { handle, offset, length, cached } = task.request.operation else {
             return Attempt::error(FsError::Invalid);
         };
         let Some(handle) = self.handles.get(&handle).copied() else {
@@ -59,7 +62,7 @@ impl Client {
             return Attempt::Park;
         }
         if inode.lease < LeaseLevel::Read || inode.rewriting > 0 {
-            let gathering = Gathering { offset, length, ..Gathering::default() };
+            let gathering = Gathering { offset, length, cached, ..Gathering::default() };
             return self.gather(turn, id, ino, gathering);
         }
         if !self.is_fresh(turn.now) {
@@ -74,7 +77,7 @@ impl Client {
         if !self.need_pages(turn, ino, from, to) {
             return Attempt::Park;
         }
-        if !handle.direct {
+        if cached {
             self.kernel_reads(ino, seen.change);
         }
         Attempt::Answer(KernelReply::Bytes(self.assemble(ino, offset, end)))
@@ -196,7 +199,8 @@ impl Client {
         if inode.loading.insert(FileBlock(0)) {
             inode.reading += 1;
             let term = inode.term;
-            let asked = Operation::Read { ino, offset: 0, length: BLOCK_SIZE as u64 };
+            let length = BLOCK_SIZE as u64;
+            let asked = Operation::Read { ino, offset: 0, length, kept: false };
             self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Inline(ino, term));
         }
     }
@@ -212,9 +216,15 @@ impl Client {
         let offset = gathering.offset + gathering.bytes.len() as u64;
         let length = gathering.length - gathering.bytes.len() as u64;
         self.inode(ino).reading += 1;
-        let wanted = self.wanted(&[(ino, LeaseLevel::Read)]);
+        let kept = gathering.cached;
+        let wanted = match kept {
+            // A mapping may show these bytes until a lease on them is recalled.
+            true => vec![(ino, LeaseLevel::Read)],
+            false => self.wanted(&[(ino, LeaseLevel::Read)]),
+        };
         let purpose = Purpose::Task(id, Change::none());
-        self.ask(turn, Caller::ROOT, Operation::Read { ino, offset, length }, wanted, purpose);
+        let asked = Operation::Read { ino, offset, length, kept };
+        self.ask(turn, Caller::ROOT, asked, wanted, purpose);
         Attempt::Wait(Stage::Gathering(gathering))
     }
 
@@ -248,9 +258,8 @@ impl Client {
         gathering.size = attributes.size;
         let blocks = blocks_of(&segments);
         gathering.segments = segments;
-        if let KernelOperation::Read { handle, .. } = task.request.operation
-            && self.handles.get(&handle).is_some_and(|handle| !handle.direct)
-        {
+        if gathering.cached {
+            gathering.unvouched |= self.lease(attributes.ino) < LeaseLevel::Read;
             self.kernel_reads(attributes.ino, attributes.change);
         }
         self.tasks.insert(id, task);
@@ -289,7 +298,12 @@ impl Client {
         let have = gathering.offset + gathering.bytes.len() as u64;
         if have >= end || gathering.bytes.is_empty() {
             let bytes = std::mem::take(&mut gathering.bytes);
-            return self.reply(turn, &task.request, KernelReply::Bytes(bytes));
+            let unvouched = gathering.unvouched;
+            self.reply(turn, &task.request, KernelReply::Bytes(bytes));
+            if unvouched {
+                self.take_pages_back(turn, ino);
+            }
+            return;
         }
         // It lies in more pieces than one answer has.
         let gathering = gathering.clone();

@@ -183,6 +183,11 @@ impl Client {
         self.last_invalidation
     }
 
+    /// Has the kernel give up pages that no lease vouches for: nobody would recall them.
+    pub(crate) fn take_pages_back(&mut self, turn: &mut Turn<'_>, ino: Ino) {
+        self.invalidate(turn, Invalidation { ino, pages: true, names: false });
+    }
+
     /// The kernel has given up what it was told to.
     pub(crate) fn invalidated(&mut self, number: InvalidationNumber) {
         let Some(ino) = self.invalidations.remove(&number) else { return };

@@ -67,9 +67,13 @@ impl Client {
                 let inode = self.inode(ino);
                 if inode.lease > LeaseLevel::None {
                     inode.lease = LeaseLevel::None;
+                    let pages = inode.kernel_pages.is_some();
                     inode.kernel_pages = inode.kernel_pages.and(Some(Inode::UNVOUCHED));
                     self.leases = self.leases.saturating_sub(1);
                     self.with_pages(ino, Inode::forget);
+                    if pages {
+                        self.take_pages_back(turn, ino);
+                    }
                 }
             }
             (Claim::Done, _) => {

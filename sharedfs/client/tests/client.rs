@@ -186,7 +186,7 @@ fn a_lock_stays_when_its_second_asking_is_answered_after_word_that_it_is_held() 
 fn where_bytes_are_is_asked_again_when_the_answer_is_from_before_a_new_stream() {
     let mut rig = Rig::new();
     let handle = rig.open(Access::READ, None);
-    rig.kernel(KernelOperation::Read { handle, offset: 0, length: 4096 });
+    rig.kernel(KernelOperation::Read { handle, offset: 0, length: 4096, cached: true });
     let first = rig.request();
     rig.reconnect();
     assert_eq!(rig.request(), first);
@@ -202,7 +202,7 @@ fn where_bytes_are_is_asked_again_when_the_answer_is_from_before_a_new_stream() 
 fn layouts_that_were_asked_for_before_a_reclaim_are_returned_after_it() {
     let mut rig = Rig::new();
     let handle = rig.open(Access::READ, None);
-    rig.kernel(KernelOperation::Read { handle, offset: 0, length: 4096 });
+    rig.kernel(KernelOperation::Read { handle, offset: 0, length: 4096, cached: true });
     let read = rig.request();
     rig.answer(read.id, one_block());
     rig.event(Event::Disconnected(rig.stream));
@@ -222,12 +222,16 @@ fn layouts_that_were_asked_for_before_a_reclaim_are_returned_after_it() {
 fn pages_that_were_read_without_a_lease_go_before_attributes_are_told() {
     let mut rig = Rig::new();
     let handle = rig.open(Access::READ, None);
-    let read = rig.kernel(KernelOperation::Read { handle, offset: 0, length: 4096 });
+    let read = rig.kernel(KernelOperation::Read { handle, offset: 0, length: 4096, cached: true });
     let request = rig.request();
     rig.answer(request.id, one_block());
     let io = rig.reads.remove(0);
     rig.event(Event::BlocksRead(io, Ok(vec![vec![9; 4096]])));
     assert!(matches!(rig.replies.get(&read), Some(KernelReply::Bytes(_))));
+    // A mapping would show them for ever.
+    assert_eq!(rig.invalidations.len(), 1);
+    let number = rig.invalidations.remove(0);
+    rig.event(Event::Invalidated(number));
     // Nothing tells that the inode has changed.
     let id = rig.kernel(KernelOperation::Getattr { ino: FILE });
     let request = rig.request();

@@ -329,7 +329,7 @@ fn data_is_on_media_before_the_tree_says_so() {
     rig.fail_over();
     come_again(&rig, &mut client, 2);
     assert_eq!(rig.was_reported(|r| matches!(r, Report::Lost(_))), 0);
-    let read = Operation::Read { ino, offset: 0, length: BLOCK_SIZE as u64 };
+    let read = Operation::Read { ino, offset: 0, length: BLOCK_SIZE as u64, kept: false };
     let Reply::Segments(_, segments) = rig.ask(&mut client, read) else { panic!("unreadable") };
     let Source::Blocks(at, _) = segments[0].source else { panic!("{segments:?}") };
     assert_eq!(rig.slices.read(client.session, &[at]).unwrap()[0][..], [9; BLOCK_SIZE]);

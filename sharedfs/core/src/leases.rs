@@ -21,6 +21,8 @@
 //! An inode of which leases are recalled twice within a short time is *contended* from then on, until
 //! none was wanted for as long: nothing is granted on it, and operations come to the coordinator. Two
 //! hosts that create files in one directory in turn then need one round trip each, not a recall each.
+//! The exception is `Read` for pages of a client's kernel ([`Leases::grant_kept`]): a mapping shows
+//! them until a recall takes them back.
 //!
 //! Both ends are bounded: a session holds at most a certain number of leases, and nothing new is
 //! granted to it beyond; and a recall that isn't answered within [`Bounds::recall`] says that its
@@ -186,6 +188,22 @@ impl Leases {
             return own.map(|own| (own.level, own.number));
         }
         Some((most, self.put(session, ino, most)))
+    }
+
+    /// Grants `Read` for bytes that only a recall brings back, also of what is contended or being
+    /// recalled for somebody: whoever waits recalls this one, too. Nothing, beside what excludes it or
+    /// beyond the session's bound.
+    pub fn grant_kept(
+        &mut self,
+        session: SessionId,
+        ino: Ino,
+    ) -> Option<(LeaseLevel, LeaseNumber)> {
+        if let Some(own) = self.held(session, ino) {
+            return Some((own.level, own.number));
+        }
+        let fits = self.allows(session, ino, Need::Read);
+        let full = self.count(session) >= self.bounds.held;
+        (fits && !full).then(|| (LeaseLevel::Read, self.put(session, ino, LeaseLevel::Read)))
     }
 
     /// Takes a lease that a client says it held before a failover; whether it can have it.

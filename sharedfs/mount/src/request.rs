@@ -4,7 +4,7 @@
 //! no generation.
 
 use mooring_fuse::Write;
-use mooring_fuse::abi::{LockIn, SetattrIn, lock, setattr, write};
+use mooring_fuse::abi::{LockIn, SetattrIn, lock, read, setattr, write};
 use mooring_fuse::request::{Operation, Request};
 use mooring_sharedfs_client::{
     AllocateMode, HandleId, KernelId, KernelOperation, KernelRequest, LockKind,
@@ -176,8 +176,10 @@ fn of_file(ino: Ino, operation: &Operation<'_>) -> Result<(KernelOperation, Form
             let truncates = has(flags, libc::O_TRUNC) && !exclusive;
             (asked, Form::Open { o_direct: has(flags, libc::O_DIRECT), truncates })
         }
-        Operation::Read { fh, offset, size, .. } => {
-            plain(K::Read { handle: HandleId(fh), offset, length: u64::from(size) })
+        Operation::Read { fh, offset, size, read_flags, .. } => {
+            // Also through descriptors past the page cache: the faults of a mapping fill it.
+            let cached = read_flags & read::LOCK_OWNER == 0;
+            plain(K::Read { handle: HandleId(fh), offset, length: u64::from(size), cached })
         }
         Operation::Flush { fh, owner } => plain(K::Flush { handle: HandleId(fh), owner }),
         Operation::Fsync { fh, .. } => plain(K::Fsync { handle: HandleId(fh) }),

@@ -89,6 +89,43 @@ fn a_write_is_seen_in_the_mapping_of_the_other() {
     });
 }
 
+/// One host only maps and looks, the other only writes: nothing but the recall of its pages tells the
+/// one that looks. They contend for the file from the third round on.
+fn one_only_looks(rig: &Rig, open: impl Fn(&Path) -> File, prot: rustix::mm::ProtFlags) {
+    let writer = both(rig, "file")[0].try_clone().unwrap();
+    writer.write_all_at(&[0; 8192], 0).unwrap();
+    let file = open(&rig.path(1, "file"));
+    let flags = rustix::mm::MapFlags::SHARED;
+    // SAFETY: a new mapping aliases nothing, and the file is as long.
+    let map = unsafe { rustix::mm::mmap(std::ptr::null_mut(), 8192, prot, flags, &file, 0) };
+    let map = map.unwrap().cast::<u8>();
+    drop(file);
+    for i in 0..tries() / 2 {
+        let at = 4096 * (i as usize % 2) + 100;
+        writer.write_all_at(&i.to_le_bytes(), at as u64).unwrap();
+        // SAFETY: mapped above, never unmapped.
+        let seen = unsafe { map.add(at).cast::<u32>().read_volatile() };
+        assert_eq!(seen, i);
+        if i % 1000 == 999 {
+            // They contend no more, and begin again.
+            std::thread::sleep(Duration::from_millis(800));
+        }
+    }
+}
+
+#[test]
+fn a_write_is_seen_in_a_mapping_of_who_only_looks() {
+    let Some(rig) = Rig::start_for(2, LIMIT) else { return };
+    one_only_looks(&rig, |path| File::open(path).unwrap(), rustix::mm::ProtFlags::READ);
+}
+
+#[test]
+fn a_write_is_seen_in_a_mapping_for_writing_of_who_only_looks() {
+    let Some(rig) = Rig::start_for(2, LIMIT) else { return };
+    let prot = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
+    one_only_looks(&rig, open, prot);
+}
+
 #[test]
 fn a_new_size_is_seen_by_the_other() {
     let Some(rig) = Rig::start_for(2, LIMIT) else { return };

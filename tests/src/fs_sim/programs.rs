@@ -272,7 +272,8 @@ impl Sim {
             }
             Call::ReadCell(file, cell, false) => {
                 let Some(handle) = handle(file) else { return };
-                KernelOperation::Read { handle, offset: cell * CELL, length: CELL }
+                let (offset, length) = (cell * CELL, CELL);
+                KernelOperation::Read { handle, offset, length, cached: false }
             }
             Call::ReadCell(file, cell, true) => return self.read_cached(host, at, file, cell),
             Call::WriteCell(file, cell) => {
@@ -327,7 +328,7 @@ impl Sim {
             Call::ReadLog => {
                 let Some(handle) = handle(LOG) else { return };
                 let offset = program.log.len() as u64;
-                KernelOperation::Read { handle, offset, length: 1 << 16 }
+                KernelOperation::Read { handle, offset, length: 1 << 16, cached: false }
             }
         };
         self.ask_mount(host, at, Asked::Call, operation);
@@ -359,7 +360,8 @@ impl Sim {
             return self.read_cell(host, at, file, cell, &bytes, id);
         }
         of.kernel.folios.insert((ino, block));
-        let operation = KernelOperation::Read { handle, offset: block.offset(), length: 4096 };
+        let (offset, length) = (block.offset(), 4096);
+        let operation = KernelOperation::Read { handle, offset, length, cached: true };
         self.ask_mount(host, at, Asked::Page(block), operation);
     }
 
@@ -454,7 +456,8 @@ impl Sim {
             return self.read_cell(host, at, file, cell, &bytes, id);
         }
         of.kernel.folios.insert((ino, block));
-        let operation = KernelOperation::Read { handle, offset: block.offset(), length: 4096 };
+        let (offset, length) = (block.offset(), 4096);
+        let operation = KernelOperation::Read { handle, offset, length, cached: true };
         self.ask_mount(host, at, Asked::Page(block), operation);
     }
 

@@ -171,6 +171,13 @@ pub mod lock {
     pub const FLOCK: u32 = 1 << 0;
 }
 
+/// What goes with READ.
+pub mod read {
+    /// The owner of locks is named: a program reads past the page cache. Reads into pages, which no
+    /// program waits for as its own, never have it.
+    pub const LOCK_OWNER: u32 = 1 << 1;
+}
+
 /// What goes with WRITE.
 pub mod write {
     /// It comes out of the page cache (a dirty mapped page): the caller is the kernel.

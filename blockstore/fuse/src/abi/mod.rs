@@ -45,7 +45,7 @@ mod header;
 mod inode;
 
 pub use codes::{
-    UNIQUE_RESEND, init, lock, notify, opcode, open, release, setattr, statx, version, write,
+    UNIQUE_RESEND, init, lock, notify, opcode, open, read, release, setattr, statx, version, write,
 };
 pub use directory::{
     BatchForgetIn, Deleted, Dirent, ForgetOne, InvalidateEntry, InvalidateInode, LinkIn, MkdirIn,

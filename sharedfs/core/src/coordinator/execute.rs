@@ -310,7 +310,7 @@ fn run(
             Reply::Done
         }
         Operation::Statfs => Reply::Statistics(t.statfs()?),
-        Operation::Read { ino, offset, length } => {
+        Operation::Read { ino, offset, length, .. } => {
             let (attributes, segments) = t.read(*ino, *offset, *length)?;
             Reply::Segments(attributes, segments)
         }

@@ -154,6 +154,9 @@ pub enum Operation {
         ino: Ino,
         offset: u64,
         length: u64,
+        /// The bytes go where only a recall brings them back from, the pages of the client's kernel: a
+        /// lease that is wanted beside them is given even if several clients contend for the inode.
+        kept: bool,
     },
     /// Which blocks a file has: a layout.
     Mappings {

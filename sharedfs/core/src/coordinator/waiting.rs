@@ -276,7 +276,13 @@ impl Coordinator {
             let inos = if ino == Request::FOUND { found.clone() } else { vec![ino] };
             inos.into_iter().map(move |ino| (ino, level))
         });
+        let kept = matches!(request.operation, Operation::Read { kept: true, .. });
         for (ino, level) in wanted.filter(|_| !refused) {
+            if kept {
+                let granted = self.leases.grant_kept(id.session, ino);
+                leases.extend(granted.map(|(level, number)| (ino, level, number)));
+                continue;
+            }
             // A later request would only have it recalled at once.
             if self.waiting.values().any(|w| w.needs.iter().any(|&(other, _)| other == ino)) {
                 continue;

@@ -102,6 +102,25 @@ fn nothing_is_granted_beside_what_is_being_recalled() {
 }
 
 #[test]
+fn pages_of_a_kernel_get_their_lease_whoever_waits_and_lose_it_to_whoever_waits() {
+    let mut leases = leases();
+    let (c, d) = (SessionId(3), SessionId(4));
+    leases.grant(at(0), A, FILE, LeaseLevel::Read);
+    assert_eq!(recalls(&mut leases, at(0), c, Need::Change).len(), 1);
+    assert_eq!(leases.grant(at(0), d, FILE, LeaseLevel::Read), None);
+    let (level, number) = leases.grant_kept(d, FILE).unwrap();
+    assert_eq!(level, LeaseLevel::Read);
+    assert_eq!(leases.grant_kept(d, FILE), Some((level, number)), "it is held");
+    leases.check_invariants();
+    let more = recalls(&mut leases, at(1), c, Need::Change);
+    assert_eq!(more.iter().map(|recall| recall.session).collect::<Vec<_>>(), [d]);
+    leases.end_session(A);
+    leases.end_session(d);
+    leases.grant(at(5000), A, FILE, LeaseLevel::Write);
+    assert_eq!(leases.grant_kept(d, FILE), None, "what excludes it excludes it");
+}
+
+#[test]
 fn after_a_failover_only_what_fits_is_reclaimed() {
     let mut leases = leases();
     assert!(leases.reclaim(A, FILE, LeaseLevel::Write).is_some());

@@ -436,7 +436,7 @@ impl Cluster {
 
     /// A file's bytes, read as a client reads them.
     pub fn contents(&mut self, session: SessionId, ino: Ino) -> Vec<u8> {
-        self.ask(session, Operation::Read { ino, offset: 0, length: 1 << 20 });
+        self.ask(session, Operation::Read { ino, offset: 0, length: 1 << 20, kept: false });
         let Some(Reply::Segments(_, segments)) = self.reply(session) else { panic!("not read") };
         let mut contents = Vec::new();
         for segment in segments {
