@@ -24,7 +24,7 @@ use mooring_replication::{
     StreamId, VolumeBlock, VolumeClient, VolumeRange,
 };
 use mooring_terms::{
-    AttachmentEpoch, BLOCK_SIZE, BlockIndex, BlockRange, Data, NodeId, SessionId, SliceId,
+    AttachmentEpoch, BLOCK_SIZE, BlockIndex, BlockRange, Data, Epoch, NodeId, SessionId, SliceId,
     SliceIndex, VolumeId,
 };
 use parking_lot::Mutex;
@@ -325,6 +325,12 @@ impl Volume {
     /// An I/O on a shared volume.
     pub(crate) fn submit_io(&self, io: Io, done: PartsDone) {
         self.submit_all(std::iter::once((io, Waiting::Parts(done))));
+    }
+
+    /// The newest epoch of a slice that began without all that was acknowledged before, as of its last
+    /// answer.
+    pub(crate) fn tail_lost(&self, slice: SliceIndex) -> Epoch {
+        self.serial.look(|core| core.tail_lost(slice))
     }
 
     /// Who is told of fences; a coordinator's.

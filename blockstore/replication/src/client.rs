@@ -178,6 +178,13 @@ impl VolumeClient {
         self.tasks.len()
     }
 
+    /// The newest epoch of a slice that began without all that was acknowledged before; `Epoch(0)` if none
+    /// did. As of the slice's last answer here.
+    #[must_use]
+    pub fn tail_lost(&self, slice: SliceIndex) -> Epoch {
+        self.lanes.get(slice).map_or(Epoch(0), |lane| lane.tail_lost)
+    }
+
     /// Bytes of acknowledged writes that are kept until they are durable.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
@@ -306,6 +313,8 @@ impl VolumeClient {
         if epoch < lane.epoch || self.over.is_some() {
             return;
         }
+        let known = lane.epoch;
+        lane.tail_lost = lane.tail_lost.max(tail_lost);
         let moved = primary.is_some() && primary != lane.primary;
         if epoch > lane.epoch || moved {
             lane.primary = if epoch > lane.epoch { primary } else { primary.or(lane.primary) };
@@ -320,6 +329,11 @@ impl VolumeClient {
             Lost::ForEver => return self.end(IoError::TailLost, out),
             Lost::Again(operations) if operations.is_empty() => {}
             Lost::Again(operations) => self.send_again(index, operations),
+        }
+        // What sessions wrote there may be gone, and is named by commits.
+        let lost_since = known > Epoch(0) && tail_lost > known;
+        if lost_since && self.options.role == ClientRole::Coordinator {
+            return self.end_after_again(now, index, out);
         }
         self.pump(now, index, out);
     }
@@ -479,6 +493,9 @@ impl VolumeClient {
         let io = lane.parts.remove(&place).and_then(|part| part.io);
         lane.ask_again = None;
         lane.knocked = None;
+        if lane.ends_after_again && place.0 == Class::Again {
+            return self.end_after_again(now, index, out);
+        }
         self.note_durable(index, durable);
         self.flush_if_much_is_kept(index);
         if let Some((id, i)) = io

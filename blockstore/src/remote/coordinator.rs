@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooring_replication::{ClientEvent, Io, IoPart, VolumeBlock, VolumeRange};
-use mooring_terms::{AttachmentEpoch, Data, NodeId, SessionId, SliceId, SliceIndex, VolumeId};
+use mooring_terms::{
+    AttachmentEpoch, Data, Epoch, NodeId, SessionId, SliceId, SliceIndex, VolumeId,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -16,6 +18,10 @@ use super::shared::{Answer, Versions, written};
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::volume::{Attachment, Volume};
+
+/// How often a new coordinator looks whether slice 0 is surely its own, and how many times at the most.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const FIRST_LOOKS: u32 = 500;
 
 /// What is done when a fence is.
 type Fenced = Box<dyn FnOnce() + Send>;
@@ -90,6 +96,14 @@ impl CoordinatorVolume {
     pub fn leased_for(&self) -> Option<Duration> {
         let until = leased_until(&self.plane, self.volume.id(), self.volume.epoch())?;
         Some(until.since(clock::now()))
+    }
+
+    /// The newest epoch of a slice that began without all that was acknowledged before; `Epoch(0)` if none
+    /// did. As of the slice's last answer here; one that begins later ends the attachment, with
+    /// [`Attachment::TailLost`].
+    #[must_use]
+    pub fn tail_lost(&self, slice: SliceIndex) -> Epoch {
+        self.volume.tail_lost(slice)
     }
 
     /// Gives what clients write to `letters` from now on; they are told that there is a coordinator.
@@ -168,16 +182,20 @@ fn leased_until(
     plane.slice(SliceId { volume, index: SliceIndex(0) })?.leased_until(epoch)
 }
 
-/// The body of the thread that renews sessions, until the volume is closed.
+/// The body of the thread that renews sessions, until the volume is closed. Clients of the coordinator before
+/// wait for the first lease: it is looked for often, for as long as a failover takes.
 fn renew(volume: &Weak<Volume>, plane: &Weak<DataPlane>, pause: Duration) {
+    let mut looks = FIRST_LOOKS;
     loop {
-        std::thread::sleep(pause);
+        std::thread::sleep(if looks > 0 { FIRST_LOOK } else { pause });
+        looks = looks.saturating_sub(1);
         let (Some(volume), Some(plane)) = (volume.upgrade(), plane.upgrade()) else { return };
         if volume.is_broken() {
             return;
         }
         if let Some(until) = leased_until(&plane, volume.id(), volume.epoch()) {
             volume.tell(ClientEvent::Leased { until });
+            looks = 0;
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use mooring_sharedfs_core::format::Record;
-use mooring_sharedfs_store::Blocks;
+use mooring_sharedfs_store::{Blocks, Room};
 use mooring_terms::{SliceIndex, Time};
 
 use crate::opening::wait_for;
@@ -94,18 +94,25 @@ impl<B: Blocks> Shell<B> {
         self.all_durable(number)
     }
 
-    /// Makes a checkpoint before records of so many bytes, if the journal has no room for them. Seldom: a
-    /// flush took as long as it took to fill the other half of the journal.
-    pub(crate) fn make_room(&mut self, bytes: usize) -> Result<(), Stopped> {
-        if self.store.has_room(bytes) {
-            return Ok(());
+    /// Journals records that were applied. Where the journal has no room for them a checkpoint is made
+    /// first; where it never has, one that holds them.
+    pub(crate) fn journal(&mut self, records: &[Record]) -> Result<(), Stopped> {
+        let bytes = records.iter().map(Record::bytes).sum();
+        let room = self.store.room(bytes);
+        if room != Room::Enough {
+            // Seldom: a flush took as long as it took to fill the other half of the journal. What a flush
+            // on its way covers is flushed once more: nobody knows when it will be done.
+            let slices = &self.slices;
+            wait_for(|done| slices.flush(None, done))?;
+            self.checkpoints.claimed.clear();
+            self.shown.count(|counters| counters.checkpoints += 1);
         }
-        // What a flush on its way covers is flushed once more: nobody knows when it will be done.
-        let slices = &self.slices;
-        wait_for(|done| slices.flush(None, done))?;
-        self.checkpoints.claimed.clear();
-        self.store.checkpoint()?;
-        self.shown.count(|counters| counters.checkpoints += 1);
+        match room {
+            Room::Never => return Ok(self.store.checkpoint_applied()?),
+            Room::AfterCheckpoint => self.store.checkpoint()?,
+            Room::Enough => {}
+        }
+        self.store.write(records)?;
         Ok(())
     }
 }

@@ -82,8 +82,17 @@ impl<B: Blocks> Shell<B> {
 
     fn discard(&mut self, number: QuarantineNumber) -> Result<(), Stopped> {
         let view = Transaction::new(&self.store, Context { now: Clock::date() });
-        let runs = view.quarantined(number, RUNS_MAX)?;
         let sender = self.sender.clone();
+        let runs = match view.quarantined(number, RUNS_MAX) {
+            Ok(runs) => runs,
+            // They are never given away again: who gives them back will find the same.
+            Err(FsError::Damaged(damage)) => {
+                self.observer.report(Report::Damaged(damage));
+                let _ = sender.send(Arrival::Done(Ok(Event::Discarded(number))));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let done: Done<()> = Box::new(move |discarded| {
             let event = match discarded {
                 // It may still be done later, on blocks that are somebody else's by then.

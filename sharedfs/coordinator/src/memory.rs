@@ -37,6 +37,16 @@ struct Inner {
     epoch: u32,
     sessions: BTreeSet<SessionId>,
     fenced: BTreeSet<SessionId>,
+    /// For each slice the newest epoch that began without what was there before.
+    tail_lost: BTreeMap<SliceIndex, Epoch>,
+    /// How many more writes of coordinators are taken before their attachment ends.
+    writes_left: Option<u64>,
+    /// No slice has space for what a coordinator writes.
+    full: bool,
+    /// Blocks that no replica has whole.
+    damaged: BTreeSet<u64>,
+    /// Why no discard is done.
+    no_discards: Option<SliceError>,
     unleased: bool,
     held: bool,
 }
@@ -86,17 +96,41 @@ impl MemorySlices {
     /// as `kept` says (of how many there are).
     pub fn power_cut(&self, mut kept: impl FnMut(SliceIndex, usize) -> usize) {
         let mut inner = self.inner.lock();
-        for (slice, fresh) in std::mem::take(&mut inner.fresh) {
-            let kept = kept(slice, fresh.len());
-            for (block, before) in fresh.into_iter().skip(kept).rev() {
-                match before {
-                    Some(before) => inner.blocks.insert(block, before),
-                    None => inner.blocks.remove(&block),
-                };
-            }
+        let slices: Vec<SliceIndex> = inner.sequences.keys().copied().collect();
+        for slice in slices {
+            inner.lose_tail(slice, &mut kept);
         }
-        inner.epoch += 1;
-        inner.sessions.clear();
+        inner.end_attachment();
+        self.let_in.notify_all();
+    }
+
+    /// The power of every replica of one slice goes, of which all remains that was flushed. As on real
+    /// volumes that ends the attachment.
+    pub fn lose_tail(&self, slice: SliceIndex) {
+        let mut inner = self.inner.lock();
+        inner.lose_tail(slice, &mut |_, _| 0);
+        inner.end_attachment();
+        self.let_in.notify_all();
+    }
+
+    /// The coordinator that begins next dies after so many more writes to slices.
+    pub fn stop_after_writes(&self, writes: u64) {
+        self.inner.lock().writes_left = Some(writes);
+    }
+
+    /// Whether there is no space for what a coordinator writes to slices.
+    pub fn set_full(&self, full: bool) {
+        self.inner.lock().full = full;
+    }
+
+    /// Has discards fail for this reason, or lets them be done.
+    pub fn refuse_discards(&self, why: Option<SliceError>) {
+        self.inner.lock().no_discards = why;
+    }
+
+    /// No replica has this block whole any more.
+    pub fn damage(&self, block: BlockAddress) {
+        self.inner.lock().damaged.insert(block.0);
     }
 
     /// Reads blocks under a session; waits until it is let in.
@@ -149,6 +183,25 @@ impl MemorySlices {
 }
 
 impl Inner {
+    fn end_attachment(&mut self) {
+        self.epoch += 1;
+        self.sessions.clear();
+        self.writes_left = None;
+    }
+
+    /// Of what was not flushed `kept` writes remain, of so many.
+    fn lose_tail(&mut self, slice: SliceIndex, kept: &mut impl FnMut(SliceIndex, usize) -> usize) {
+        let fresh = self.fresh.remove(&slice).unwrap_or_default();
+        let kept = kept(slice, fresh.len());
+        for (block, before) in fresh.into_iter().skip(kept).rev() {
+            match before {
+                Some(before) => self.blocks.insert(block, before),
+                None => self.blocks.remove(&block),
+            };
+        }
+        self.tail_lost.insert(slice, Epoch(self.epoch + 1));
+    }
+
     fn get(&self, block: u64) -> Bytes {
         let stored = self.blocks.get(&block).and_then(|stored| stored.bytes.clone());
         stored.unwrap_or_else(|| Bytes::from_static(&[0; BLOCK_SIZE]))
@@ -212,25 +265,44 @@ impl Slices for MemoryAttachment {
     }
 
     fn read(&self, blocks: Vec<BlockAddress>, done: Done<Vec<Vec<u8>>>) {
-        let read = self.enter().map(|inner| {
-            blocks.iter().map(|block| inner.get(block.0).to_vec()).collect::<Vec<_>>()
+        let read = self.enter().and_then(|inner| {
+            let damaged = blocks.iter().find(|block| inner.damaged.contains(&block.0));
+            match damaged {
+                Some(&block) => Err(SliceError::Damaged(block)),
+                None => Ok(blocks.iter().map(|block| inner.get(block.0).to_vec()).collect()),
+            }
         });
         done(read);
     }
 
     fn write(&self, blocks: Vec<(BlockAddress, Vec<u8>)>, done: Done<Vec<Version>>) {
-        let written = self.enter().map(|mut inner| {
+        let written = self.enter().and_then(|mut inner| {
+            match &mut inner.writes_left {
+                Some(0) => {
+                    inner.end_attachment();
+                    return Err(SliceError::Fenced);
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            if inner.full {
+                return Err(SliceError::NoSpace);
+            }
             let put = |(block, bytes): (BlockAddress, Vec<u8>)| {
                 inner.put(self.slices.slice_of(block.0), block.0, Some(bytes.into()))
             };
-            blocks.into_iter().map(put).collect::<Vec<_>>()
+            Ok(blocks.into_iter().map(put).collect())
         });
         done(written);
     }
 
     fn discard(&self, runs: Vec<Run>, done: Done<()>) {
-        let discarded = self.enter().map(|mut inner| {
+        let discarded = self.enter().and_then(|mut inner| {
+            if let Some(why) = inner.no_discards {
+                return Err(why);
+            }
             runs.into_iter().for_each(|run| self.discard_run(&mut inner, run));
+            Ok(())
         });
         done(discarded);
     }
@@ -246,6 +318,10 @@ impl Slices for MemoryAttachment {
             blocks.map(|at| (Run::new(BlockAddress(at), 1), version(at))).collect()
         });
         done(versions);
+    }
+
+    fn tail_lost(&self, slice: SliceIndex) -> Epoch {
+        self.slices.inner.lock().tail_lost.get(&slice).copied().unwrap_or(Epoch(0))
     }
 
     fn register(&self, session: SessionId, _node: NodeId) {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use mooring_sharedfs_core::file::{Base, BlockWrite, Recovery};
+use mooring_sharedfs_core::file::{Base, BlockWrite, Lost, Recovery};
 use mooring_sharedfs_core::format::{DataClaim, Record, Superblock};
 use mooring_sharedfs_core::ops::{FormatOptions, format_volume};
 use mooring_sharedfs_core::tree::{MemoryTree, TreeStore};
-use mooring_sharedfs_core::{BlockAddress, Context, Mode, Run, Transaction};
-use mooring_sharedfs_store::{Blocks, Opened, Store, StoreError};
+use mooring_sharedfs_core::{BlockAddress, Context, Damage, FsError, Ino, Mode, Run, Transaction};
+use mooring_sharedfs_store::{Blocks, Opened, Room, Store, StoreError};
 use mooring_terms::{BLOCK_SIZE, SliceIndex, Version};
 
 use crate::clock::Clock;
@@ -24,14 +24,24 @@ const JOURNAL: (u64, u64, u64) = (64, 256, 8192);
 /// As many questions after versions are on their way at once.
 const ASKED: usize = 256;
 
-/// Opens the file system, makes one first if there is none. The slices that replayed records claim data of come
-/// with it: they are to be flushed before the first checkpoint.
+/// A file system that is open.
+pub(crate) struct Ready<B> {
+    pub(crate) store: Store<B>,
+    /// How many batches of the journal were replayed.
+    pub(crate) replayed: u64,
+    /// The slices that records in the journal claim data of: to be flushed before the first checkpoint.
+    pub(crate) claimed: BTreeSet<SliceIndex>,
+    /// Files that are not as they were committed.
+    pub(crate) lost: BTreeSet<Ino>,
+}
+
+/// Opens the file system, makes one first if there is none.
 pub(crate) fn open<B: Blocks>(
     blocks: &Arc<B>,
     slices: &dyn Slices,
     observer: &dyn Observer,
     options: &Options,
-) -> Result<(Store<B>, u64, BTreeSet<SliceIndex>), Stopped> {
+) -> Result<Ready<B>, Stopped> {
     let attachment = options.attachment.0;
     let (mut store, opened) = match Store::open(Arc::clone(blocks), attachment, options.cache_bytes)
     {
@@ -46,16 +56,21 @@ pub(crate) fn open<B: Blocks>(
     wait_for(|done| slices.flush(Some(BTreeSet::from([SliceIndex(0)])), done))?;
     let Opened { replayed, claims } = opened;
     let slice_blocks = options.slice_blocks;
-    let claimed = claims.iter().map(|claim| slice_of(claim, slice_blocks)).collect();
-    let record = recover(&mut store, slices, observer, slice_blocks, &claims)?;
+    let mut claimed: BTreeSet<SliceIndex> =
+        claims.iter().map(|claim| slice_of(claim, slice_blocks)).collect();
+    let lost = recover(&mut store, slices, observer, slice_blocks, &claims)?;
     let grown = grow(&mut store, options)?;
-    let records: Vec<Record> =
-        [record, grown].into_iter().filter(|record| !record.changes.is_empty()).collect();
-    if !records.is_empty() {
-        store.write(&records)?;
+    if !lost.is_empty() || store.room(grown.bytes()) != Room::Enough {
+        // Without a record: however much it is, the next one finds all of it or the claims once more.
+        claimed.insert(SliceIndex(0));
+        wait_for(|done| slices.flush(Some(claimed.clone()), done))?;
+        store.checkpoint_applied()?;
+        claimed.clear();
+    } else if !grown.changes.is_empty() {
+        store.write(&[grown])?;
         store.flush()?;
     }
-    Ok((store, replayed, claimed))
+    Ok(Ready { store, replayed, claimed, lost })
 }
 
 /// Waits for something that is done with slices.
@@ -74,7 +89,7 @@ fn format<B: Blocks>(blocks: &Arc<B>, options: &Options) -> Result<(), Stopped> 
     if first.iter().any(|&byte| byte != 0) {
         return Err(Stopped::Foreign);
     }
-    let superblock = geometry(options).ok_or(Stopped::Foreign)?;
+    let superblock = geometry(options).ok_or(Stopped::TooSmall)?;
     // Somebody may have begun to make a file system here, and not come to the superblock.
     let tree = Run::new(superblock.tree_first, options.tree.1 - options.slice_blocks);
     blocks.discard(tree).map_err(StoreError::from)?;
@@ -90,10 +105,13 @@ fn format<B: Blocks>(blocks: &Arc<B>, options: &Options) -> Result<(), Stopped> 
     Ok(Store::format(blocks, &superblock, &record, options.cache_bytes)?)
 }
 
-/// Where everything goes in a new file system; `None` if the volume is too small for one.
+/// Where everything goes in a new file system; `None` if the volume or a slice is too small for one.
 fn geometry(options: &Options) -> Option<Superblock> {
     let (part, least, most) = JOURNAL;
     let journal = (options.blocks / part).clamp(least, most).min(options.slice_blocks - 1);
+    if journal < least {
+        return None;
+    }
     let data_first = 1 + journal;
     let superblock = Superblock {
         tag: options.tag,
@@ -124,43 +142,83 @@ fn slice_of(claim: &DataClaim, slice_blocks: u64) -> SliceIndex {
     SliceIndex(u32::try_from(claim.run.start.0 / slice_blocks).unwrap_or(u32::MAX))
 }
 
-/// Looks after what was committed and never reached its slice's disks: before anything is served.
+/// Looks after what was committed and never reached its slice's disks: before anything is served. Gives the
+/// files that it concerns; nothing of it is durable yet. Interrupted, it is begun again: what was written by then is
+/// newer than was claimed, and every other claim is looked at as if nothing had been done.
 fn recover<B: Blocks>(
     store: &mut Store<B>,
     slices: &dyn Slices,
     observer: &dyn Observer,
     slice_blocks: u64,
     claims: &[DataClaim],
-) -> Result<Record, Stopped> {
+) -> Result<BTreeSet<Ino>, Stopped> {
     let mut recovery = Recovery::default();
-    let short = short_slices(slices, slice_blocks, claims)?;
-    let doubtful: Vec<DataClaim> = claims
-        .iter()
-        .filter(|claim| short.contains(&slice_of(claim, slice_blocks)))
-        .cloned()
-        .collect();
+    let doubtful = doubtful(slices, slice_blocks, claims)?;
+    let mut files = BTreeSet::new();
     for (claim, versions) in doubtful.iter().zip(versions(slices, &doubtful)?) {
-        for (run, _) in versions.iter().filter(|(_, version)| *version < claim.versions.oldest) {
-            recovery.is_older(claim, *run);
+        let tail_lost = slices.tail_lost(slice_of(claim, slice_blocks));
+        for (run, version) in versions {
+            if version < claim.versions.oldest {
+                recovery.is_older(claim, run);
+            } else if version.epoch >= tail_lost {
+                // Nobody else writes before this is over: a recovery that was interrupted has.
+                files.insert(claim.ino);
+            }
         }
     }
-    let mut all = Record::default();
     loop {
         let mut transaction = Transaction::new(store, Context { now: Clock::date() });
-        let lost = recovery.settle(&mut transaction)?;
+        let lost = match recovery.settle(&mut transaction) {
+            Ok(Some(lost)) => lost,
+            Ok(None) => return Ok(files),
+            // Whoever needs it gets an error. The rest must be put right all the same.
+            Err(FsError::Damaged(damage)) => {
+                observer.report(Report::Damaged(damage));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let record = transaction.finish().record;
         store.apply(&record.changes)?;
-        all.changes.append(&record.changes);
-        let Some(lost) = lost else { return Ok(all) };
-        if let Some(write) = &lost.write {
-            rewrite(slices, write)?;
-        }
-        observer.report(Report::Lost(lost));
+        files.insert(lost.ino);
+        put_right(store, slices, observer, lost)?;
     }
 }
 
+/// Writes what is to be written in the place of something lost, and reports it. What can't be written is
+/// reported too, and doesn't keep the rest of the volume from being served.
+fn put_right<B: Blocks>(
+    store: &mut Store<B>,
+    slices: &dyn Slices,
+    observer: &dyn Observer,
+    lost: Lost,
+) -> Result<(), Stopped> {
+    let Some(write) = &lost.write else {
+        observer.report(Report::Lost(lost));
+        return Ok(());
+    };
+    match rewrite(slices, write) {
+        Ok(()) => observer.report(Report::Lost(lost)),
+        // Reading it is an error, so that nothing of it is seen.
+        Err(SliceError::Damaged(block)) => observer.report(Report::Damaged(Damage::Block(block))),
+        // Beside what it gave up, the block holds bytes that must not be lost.
+        Err(SliceError::NoSpace) if write.base == Base::Present => {
+            observer.report(Report::NotMended(lost));
+        }
+        Err(SliceError::NoSpace) => {
+            let mut transaction = Transaction::new(store, Context { now: Clock::date() });
+            Recovery::leave_out(&mut transaction, &lost)?;
+            let record = transaction.finish().record;
+            store.apply(&record.changes)?;
+            observer.report(Report::Lost(Lost { write: None, ..lost }));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
 /// Puts bytes into a block, beside what it holds.
-fn rewrite(slices: &dyn Slices, write: &BlockWrite) -> Result<(), Stopped> {
+fn rewrite(slices: &dyn Slices, write: &BlockWrite) -> Result<(), SliceError> {
     let mut block = vec![0; BLOCK_SIZE];
     if write.base == Base::Present {
         let read = wait_for(|done| slices.read(vec![write.address], done))?;
@@ -171,27 +229,24 @@ fn rewrite(slices: &dyn Slices, write: &BlockWrite) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// The slices that lack something of what was claimed. A slice's log is cut at one place: whichever has
-/// the newest that was claimed has everything that was.
-fn short_slices(
+/// The claims that may be untrue: those of data written before its slice last began an epoch without all
+/// that was acknowledged. An ordinary failover asks each slice one question, which makes sure of that epoch.
+fn doubtful(
     slices: &dyn Slices,
     slice_blocks: u64,
     claims: &[DataClaim],
-) -> Result<BTreeSet<SliceIndex>, Stopped> {
-    let mut newest: BTreeMap<SliceIndex, &DataClaim> = BTreeMap::new();
-    for claim in claims {
-        let newest = newest.entry(slice_of(claim, slice_blocks)).or_insert(claim);
-        if claim.versions.newest > newest.versions.newest {
-            *newest = claim;
-        }
-    }
-    let claims: Vec<DataClaim> = newest.values().map(|claim| (*claim).clone()).collect();
-    let has = versions(slices, &claims)?;
-    let lacks = |(claim, has): &(&DataClaim, Vec<(Run, Version)>)| {
-        has.iter().all(|(_, version)| *version < claim.versions.newest)
+) -> Result<Vec<DataClaim>, Stopped> {
+    let one_each: BTreeMap<SliceIndex, &DataClaim> =
+        claims.iter().map(|claim| (slice_of(claim, slice_blocks), claim)).collect();
+    let asked: Vec<DataClaim> = one_each
+        .values()
+        .map(|claim| DataClaim { run: Run::new(claim.run.start, 1), ..(*claim).clone() })
+        .collect();
+    versions(slices, &asked)?;
+    let is_doubtful = |claim: &&DataClaim| {
+        claim.versions.oldest.epoch < slices.tail_lost(slice_of(claim, slice_blocks))
     };
-    let short = claims.iter().zip(has).filter(lacks);
-    Ok(short.map(|(claim, _)| slice_of(claim, slice_blocks)).collect())
+    Ok(claims.iter().filter(is_doubtful).cloned().collect())
 }
 
 /// Which versions the blocks of claims have.
@@ -211,7 +266,11 @@ fn versions(
         drop(told);
         let mut versions = vec![Vec::new(); some.len()];
         for (i, of) in found {
-            versions[i] = of?;
+            versions[i] = match of {
+                // Where a version can't be told there are no bytes to be read either.
+                Err(SliceError::Damaged(_)) => Vec::new(),
+                of => of?,
+            };
         }
         all.append(&mut versions);
     }

@@ -22,6 +22,9 @@ pub enum Report {
     },
     /// After a power cut of all replicas: this part of a file was committed and never flushed.
     Lost(Lost),
+    /// After a power cut of all replicas: this could not be written, for want of space in a pool. The file
+    /// shows bytes again there that it had given up.
+    NotMended(Lost),
     /// The grace period is over.
     Serving,
     /// A session is over.
@@ -53,6 +56,9 @@ pub enum Stopped {
     /// There is something on the volume that is no shared file system.
     #[error("the volume holds something else than a shared file system")]
     Foreign,
+    /// The volume, or its slices, are too small for a file system.
+    #[error("the volume or its slices are too small for a shared file system")]
+    TooSmall,
 }
 
 impl From<SliceError> for Stopped {

@@ -6,7 +6,7 @@
 //!     └──────────────────────────────────────── sync, checkpoint, if it is time
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooring_sharedfs_core::coordinator::{
-    self, Event, RecordNumber, ToClient, ToCoordinator, Turn, read_letter, write_letters,
+    self, Event, Operation, RecordNumber, ToClient, ToCoordinator, Turn, read_letter, write_letters,
 };
 use mooring_sharedfs_core::format::Record;
 use mooring_sharedfs_store::{Blocks, Store};
-use mooring_terms::{NodeId, Time};
+use mooring_terms::{NodeId, SliceIndex, Time};
 
 use crate::checkpoint::Checkpoints;
 use crate::clock::Clock;
 use crate::coordinator::{Parts, Shown, State};
-use crate::opening::open;
+use crate::opening::{Ready, open};
 use crate::options::Options;
 use crate::peers::{PeerId, Peers};
 use crate::questions::Question;
@@ -116,12 +116,14 @@ impl<B: Blocks> Shell<B> {
         shown: Arc<Shown>,
     ) -> Result<(Self, Vec<coordinator::Command>), Stopped> {
         let Parts { blocks, slices, peers, observer, options } = parts;
-        let (mut store, replayed, claimed) = open(&blocks, &*slices, &*observer, &options)?;
+        let ready = open(&blocks, &*slices, &*observer, &options)?;
+        let Ready { mut store, replayed, claimed, lost } = ready;
         let clock = Clock::new();
         let mut out = Vec::new();
         let mut turn =
             Turn { now: clock.now(), date: Clock::date(), store: &mut store, out: &mut out };
-        let core = coordinator::Coordinator::open(options.core, &mut turn)?;
+        let mut core = coordinator::Coordinator::open(options.core, &mut turn)?;
+        lost.into_iter().for_each(|ino| core.lost_data(ino));
         let sessions = core.sessions().count();
         observer.report(Report::Opened { replayed, sessions });
         shown.set_state(State::Grace);
@@ -256,6 +258,7 @@ impl<B: Blocks> Shell<B> {
             }
         };
         for message in messages {
+            self.look_after_losses(&message);
             let core = &self.core;
             let node_of = |session| core.session_row(session).map(|row| NodeId(row.node));
             match self.streams.take(from, message, node_of) {
@@ -273,6 +276,19 @@ impl<B: Blocks> Shell<B> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the core what the slices have lost that a commit names.
+    fn look_after_losses(&mut self, message: &ToCoordinator) {
+        let ToCoordinator::Request(request) = message else { return };
+        let Operation::Commit { commit, .. } = &request.operation else { return };
+        let new =
+            commit.extents.iter().map(|extent| extent.run.start.0 / self.options.slice_blocks);
+        let new = new.map(|slice| SliceIndex(u32::try_from(slice).unwrap_or(u32::MAX)));
+        let named: BTreeSet<SliceIndex> = new.chain(commit.overwritten.keys().copied()).collect();
+        for slice in named {
+            self.core.lost_tail(slice, self.slices.tail_lost(slice));
+        }
     }
 
     /// Cuts a stream; what was to be said on it goes with it.
@@ -304,9 +320,8 @@ impl<B: Blocks> Shell<B> {
                 return Ok(());
             }
             let records = std::mem::take(&mut self.records);
-            let bytes = std::mem::take(&mut self.record_bytes);
-            self.make_room(bytes)?;
-            self.store.write(&records)?;
+            self.record_bytes = 0;
+            self.journal(&records)?;
             self.shown.count(|counters| {
                 counters.batches += 1;
                 counters.records += records.len() as u64;

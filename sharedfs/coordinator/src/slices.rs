@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mooring_sharedfs_core::{BlockAddress, Run, SessionId};
-use mooring_terms::{NodeId, SliceIndex, Version};
+use mooring_terms::{Epoch, NodeId, SliceIndex, Version};
 
 /// Why a slice refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,11 @@ pub trait Slices: Send + Sync + 'static {
     /// The versions of blocks that lie in one slice: all of `run`, in parts; [`Version::ZERO`] for those
     /// that were never written.
     fn versions(&self, run: Run, done: Done<Vec<(Run, Version)>>);
+
+    /// The newest epoch of a slice that began without all that had been acknowledged in it before;
+    /// `Epoch(0)` if none did. What got its version in an older epoch may be gone. As of the slice's last
+    /// answer here; a newer one ends the attachment.
+    fn tail_lost(&self, slice: SliceIndex) -> Epoch;
 
     /// Lets a session of a client on `node` read and write, wherever it asks to.
     fn register(&self, session: SessionId, node: NodeId);

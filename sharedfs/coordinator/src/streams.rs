@@ -79,9 +79,9 @@ impl Streams {
 
     fn hello(&mut self, from: PeerId, session: SessionId, node: Option<NodeId>) -> Taken {
         let before = self.of.get(&session).copied();
-        // Who speaks for a session that is over is told so by the core.
+        // Who speaks for a session that is over is told so by the core; but never in another's place.
         if node.is_some_and(|node| node != from.node)
-            || before.is_some_and(|before| before.stream > from.stream)
+            || before.is_some_and(|before| before.stream > from.stream || before.node != from.node)
         {
             return Taken::Rubbish;
         }
@@ -101,7 +101,10 @@ impl Streams {
         match self.standing.get_mut(&peer) {
             Some(standing @ &mut Standing::Beginning { theirs, .. }) => {
                 *standing = Standing::Of(session);
-                self.of.insert(session, peer);
+                // Somebody has spoken for it before there was one: what else it says is rubbish.
+                if let Some(stranger) = self.of.insert(session, peer) {
+                    self.standing.remove(&stranger);
+                }
                 Some((peer, theirs))
             }
             _ => None,

@@ -1,6 +1,7 @@
 //! Coordinators over memory: batches, failover, streams, fences, rubbish.
 #![allow(clippy::disallowed_methods, reason = "tests wait for threads")]
 
+mod recovery;
 mod rig;
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use mooring_sharedfs_core::coordinator::{
 };
 use mooring_sharedfs_core::file::{Commit, Mapped, NewExtent, Source};
 use mooring_sharedfs_core::format::{SessionRow, Versions};
-use mooring_sharedfs_core::ops::{Make, New};
+use mooring_sharedfs_core::ops::{Make, New, SetAttributes, XattrMode};
 use mooring_sharedfs_core::sessions::EndReason;
 use mooring_sharedfs_core::{
     Access, BlockAddress, FileBlock, FsError, Ino, Mode, Name, Run, SessionId,
@@ -130,6 +131,127 @@ fn a_journal_that_is_full_is_checkpointed_and_trimmed() {
     assert_eq!(rig.was_reported(replayed), 1);
     assert!(is_found(&rig.ask(&mut client, lookup("d0"))));
     assert!(is_found(&rig.ask(&mut client, lookup("d767"))));
+}
+
+#[test]
+fn more_than_the_journal_takes_at_once_is_kept_without_it() {
+    let mut rig = Rig::new();
+    let mut client = rig.begin(1);
+    let value = |i: u8| vec![i; 60_000];
+    let name = |i: u8| format!("user.{i}").into_bytes();
+    let set = |i: u8| {
+        let (name, value) = (name(i), value(i));
+        Operation::Setxattr { ino: Ino::ROOT, name, value, mode: XattrMode::Set }
+    };
+    // Half of the journal is 512 KiB: the second batch is all of these.
+    rig.slices.hold(true);
+    let first = rig.post(&mut client, mkdir("first"));
+    std::thread::sleep(Duration::from_millis(100));
+    let rest: Vec<_> = (0..9).map(|i| rig.post(&mut client, set(i))).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    rig.slices.hold(false);
+    assert!(is_found(&rig.reply(&client, first).reply));
+    for id in rest {
+        assert_eq!(rig.reply(&client, id).reply, Reply::Done);
+    }
+    rig.slices.power_cut(|_, _| 0);
+    rig.fail_over();
+    come_again(&rig, &mut client, 2);
+    for i in 0..9 {
+        let get = Operation::Getxattr { ino: Ino::ROOT, name: name(i) };
+        assert_eq!(rig.ask(&mut client, get), Reply::Value(value(i)), "{i}");
+    }
+}
+
+#[test]
+fn slices_too_small_for_a_journal_are_refused() {
+    let rig = Rig::of(MemorySlices::new(128), 128);
+    rig.becomes(State::Stopped);
+    rig.coordinator.stop();
+    assert_eq!(rig.was_reported(|r| matches!(r, Report::Stopped(Stopped::TooSmall))), 1);
+}
+
+#[test]
+fn who_speaks_for_a_session_that_is_yet_to_come_is_not_heard_in_its_name() {
+    let rig = Rig::new();
+    let first = rig.begin(1);
+    let next = SessionId(first.session.0 + 1);
+    let stranger = crate::PeerId { node: mooring_terms::NodeId(4), stream: 50 };
+    rig.say(stranger, &[ToCoordinator::Hello(next)]);
+    let mut client = rig.begin(2);
+    assert_eq!(client.session, next);
+    rig.say(stranger, &[client.request(40, mkdir("foreign"))]);
+    rig.is_cut(stranger);
+    assert_eq!(rig.ask(&mut client, lookup("foreign")), Reply::Refused(FsError::NotFound));
+    assert!(!rig.was_cut(client.peer));
+}
+
+#[test]
+fn a_discard_that_may_still_be_done_is_not_counted_as_done() {
+    let mut rig = Rig::new();
+    let mut client = rig.begin(1);
+    let (ino, at) = file_with_data(&rig, &mut client, "freed");
+    let free = |rig: &Rig| rig.coordinator.statistics().unwrap().unwrap().free;
+    let before = free(&rig);
+    // It has timed out: it lies in a queue somewhere, and the blocks must not be anybody's meanwhile.
+    rig.slices.refuse_discards(Some(SliceError::Lost));
+    let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
+    assert!(is_found(&rig.ask(&mut client, Operation::Setattr { ino, set })));
+    let session = client.session;
+    let returns = |m: &ToClient| match m {
+        ToClient::ReturnLayouts(number) => Some(*number),
+        _ => None,
+    };
+    let number = rig.hears(client.peer, returns);
+    rig.say(client.peer, &[ToCoordinator::LayoutsReturned(session, number)]);
+    rig.becomes(State::Stopped);
+    let is_lost = |r: &Report| matches!(r, Report::Stopped(Stopped::Slice(SliceError::Lost)));
+    rig.coordinator.stop();
+    assert_eq!(rig.was_reported(is_lost), 1);
+    // Nothing has come of the block; the next coordinator discards it before it gives it away.
+    assert_eq!(rig.slices.read(session, &[at]).unwrap()[0][..], [9; BLOCK_SIZE]);
+    rig.slices.refuse_discards(None);
+    rig.fail_over();
+    come_again(&rig, &mut client, 2);
+    let number = rig.hears(client.peer, returns);
+    rig.say(client.peer, &[ToCoordinator::LayoutsReturned(session, number)]);
+    let mut tries = 0;
+    while free(&rig) <= before {
+        tries += 1;
+        assert!(tries < 500, "it is never given back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(rig.slices.read(session, &[at]).unwrap()[0][..], [0; BLOCK_SIZE]);
+}
+
+#[test]
+fn what_follows_a_letter_that_was_refused_for_its_size_is_not_taken() {
+    let rig = Rig::new();
+    let mut client = rig.begin(1);
+    rig.slices.hold(true);
+    rig.post(&mut client, mkdir("first"));
+    std::thread::sleep(Duration::from_millis(100));
+    // Others fill what may wait, while the coordinator waits for its journal.
+    let much = bytes::Bytes::from(vec![0xff; 8 << 20]);
+    for _ in 0..33 {
+        rig.coordinator.letter(peer(9), much.clone());
+    }
+    assert!(!rig.was_cut(client.peer));
+    rig.post(&mut client, mkdir("refused"));
+    assert!(rig.was_cut(client.peer));
+    rig.slices.hold(false);
+    rig.is_cut(peer(9));
+    while rig.coordinator.counters().letters < 35 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // It came late, on a stream of which a part is missing.
+    rig.post(&mut client, mkdir("behind"));
+    let session = client.session;
+    client.peer = peer(20);
+    rig.say(client.peer, &[ToCoordinator::Hello(session)]);
+    for (name, is_there) in [("first", true), ("refused", false), ("behind", false)] {
+        assert_eq!(is_found(&rig.ask(&mut client, lookup(name))), is_there, "{name}");
+    }
 }
 
 #[test]

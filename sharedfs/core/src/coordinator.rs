@@ -42,7 +42,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mooring_terms::Time;
+use mooring_terms::{Epoch, SliceIndex, Time};
 
 pub use event::{Claim, Command, Event, IoNumber, RecordNumber, RenewNumber};
 pub use letter::{LETTER_MAX, LetterError, MESSAGES_MAX, Message, read_letter, write_letters};
@@ -145,6 +145,10 @@ pub struct Coordinator {
     ios: BTreeMap<IoNumber, u64>,
     last_io: IoNumber,
     unflushed: Unflushed,
+    /// Slices that began an epoch without all that was acknowledged before, and the newest such epoch.
+    tail_lost: BTreeMap<SliceIndex, Epoch>,
+    /// Files that lost what was not fsynced, and the sessions whose next fsync of them has to say so.
+    lost: BTreeMap<Ino, BTreeSet<SessionId>>,
     recorded: RecordNumber,
     received: RecordNumber,
     durable: RecordNumber,
@@ -185,6 +189,8 @@ impl Coordinator {
             ios: BTreeMap::new(),
             last_io: IoNumber(0),
             unflushed: Unflushed::default(),
+            tail_lost: BTreeMap::new(),
+            lost: BTreeMap::new(),
             recorded: RecordNumber(0),
             received: RecordNumber(0),
             durable: RecordNumber(0),
@@ -194,12 +200,29 @@ impl Coordinator {
         };
         let view = Transaction::new(turn.store, Context { now: turn.date });
         let grace_end = turn.now + options.grace;
-        for (id, row) in view.sessions()? {
-            if row.slots == 0 {
+        for session in view.sessions()? {
+            let found = session.and_then(|(id, row)| match view.replies(id) {
+                Ok(replies) => Ok((id, row, Some(replies))),
+                // Nobody knows what was done for it already: it is over.
+                Err(FsError::Damaged(damage)) => {
+                    turn.out.push(Command::Damaged(damage));
+                    Ok((id, row, None))
+                }
+                Err(error) => Err(error),
+            });
+            let (id, row, replies) = match found {
+                Ok(found) => found,
+                // One that nobody knows any more.
+                Err(FsError::Damaged(damage)) => {
+                    turn.out.push(Command::Damaged(damage));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(replies) = replies.filter(|_| row.slots > 0) else {
                 coordinator.work.insert(Work::EndSession(id));
                 continue;
-            }
-            let replies = view.replies(id)?;
+            };
             #[cfg(feature = "mutations")]
             let replies = match options.mutation {
                 Some(Mutation::RepliesLost) => Vec::new(),
@@ -287,7 +310,14 @@ impl Coordinator {
         // None would say that it is over.
         let row = SessionRow { slots: row.slots.max(1), ..row };
         let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
-        let session = transaction.begin_session(&row)?;
+        let session = match transaction.begin_session(&row) {
+            Ok(session) => session,
+            Err(FsError::Damaged(damage)) => {
+                turn.out.push(Command::Damaged(damage));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let record = transaction.finish().record;
         self.record(turn, record)?;
         self.sessions.begin(turn.now, session, row);
@@ -426,6 +456,8 @@ impl Coordinator {
         let mut lease = None;
         match claim {
             Claim::Open(ino, count) => self.opens.reclaim(session, ino, count),
+            // What its client has of it is not what the file holds.
+            Claim::Lease(ino, _) if self.lost.contains_key(&ino) => {}
             Claim::Lease(ino, level) => lease = self.leases.reclaim(session, ino, level),
             #[cfg(feature = "mutations")]
             Claim::Lock(_) if self.is_mutated(Mutation::LocksDropped) => {}

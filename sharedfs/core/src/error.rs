@@ -115,6 +115,9 @@ pub enum FsError {
     /// The mount holds as many locks as one may.
     #[error("too many locks")]
     NoLocks,
+    /// What was written for it went with the power of all replicas.
+    #[error("what was written is lost")]
+    Lost,
 }
 
 impl From<NameError> for FsError {
@@ -141,7 +144,7 @@ impl FsError {
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::WouldBlock | Self::Interrupted => ErrorKind::Retry,
             Self::Damaged(_) => ErrorKind::Corrupt,
-            Self::Unavailable => ErrorKind::Fatal,
+            Self::Unavailable | Self::Lost => ErrorKind::Fatal,
             _ => ErrorKind::Invalid,
         }
     }
@@ -156,6 +159,7 @@ impl FsError {
             Self::Interrupted => 4,     // EINTR
             Self::Damaged(_) => 5,      // EIO: what is damaged is in the event
             Self::Unavailable => 5,     // EIO
+            Self::Lost => 5,            // EIO: as any write-back that failed
             Self::NoOffset => 6,        // ENXIO, as lseek(2) has it for SEEK_DATA
             Self::ValueTooBig => 7,     // E2BIG
             Self::WouldBlock => 11,     // EAGAIN
@@ -191,6 +195,7 @@ mod tests {
             (FsError::Interrupted, libc::EINTR),
             (FsError::Damaged(Damage::NoState), libc::EIO),
             (FsError::Unavailable, libc::EIO),
+            (FsError::Lost, libc::EIO),
             (FsError::NoOffset, libc::ENXIO),
             (FsError::ValueTooBig, libc::E2BIG),
             (FsError::WouldBlock, libc::EAGAIN),

@@ -112,8 +112,8 @@ impl Transaction<'_> {
     pub fn quarantine_numbers(&self) -> Result<Vec<QuarantineNumber>> {
         let mut range = KeyRange::all_quarantine();
         let mut numbers = Vec::new();
-        while let Some((key, value)) = self.scan(&range, 1)?.pop() {
-            let (Key::Quarantine(number, _), _) = decode_run(&key, &value)? else { break };
+        while let Some((key, _)) = self.scan(&range, 1)?.pop() {
+            let Some(Key::Quarantine(number, _)) = Key::decode(&key) else { break };
             numbers.push(number);
             range.from = KeyRange::quarantine(QuarantineNumber(number.0 + 1)).from;
         }

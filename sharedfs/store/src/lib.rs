@@ -13,7 +13,9 @@
 //!
 //! Invariants:
 //! - what `write` has returned for is in the journal, whole: after a crash it is there;
-//! - a checkpoint holds only what the journal holds, so the tree is never ahead of it;
+//! - a checkpoint holds only what the journal holds, so the tree is never ahead of it; or all that was
+//!   applied, at once;
+//! - the journal is trimmed by a checkpoint that the caller asks for, never by itself;
 //! - a batch is read back only behind the very batch it was written behind.
 
 mod backend;
@@ -24,4 +26,4 @@ mod store;
 
 pub use blocks::{Blocks, MemoryBlocks};
 pub use redb_tree::Snapshot;
-pub use store::{Opened, Store, StoreError};
+pub use store::{Opened, Room, Store, StoreError};

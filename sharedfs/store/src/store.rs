@@ -30,8 +30,8 @@ pub enum StoreError {
     /// The tree's own structure is damaged.
     #[error("the tree is damaged")]
     Tree,
-    /// More in one batch than the journal can take.
-    #[error("a batch is too large for the journal")]
+    /// More in one batch than there is room for in the journal.
+    #[error("a batch is too large for what is left of the journal")]
     TooLarge,
     /// The volume failed; the store is to be dropped.
     #[error("the volume failed: {0}")]
@@ -89,6 +89,17 @@ pub struct Store<B> {
     superblock: Superblock,
     journal: Journal,
     tree: RedbTree,
+}
+
+/// Whether records can be written into the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// They fit.
+    Enough,
+    /// After a [checkpoint](Store::checkpoint).
+    AfterCheckpoint,
+    /// They are more than half of the whole ring: [`Store::checkpoint_applied`] does without.
+    Never,
 }
 
 /// What opening found.
@@ -163,15 +174,16 @@ impl<B: Blocks> Store<B> {
     }
 
     /// Writes the records of operations that were applied into the journal: when it returns every
-    /// in-sync replica has them, and the operations can be answered. Makes a checkpoint first if the
-    /// ring is full, so [`Store::is_almost_full`] is to be asked in between.
+    /// in-sync replica has them, and the operations can be answered. The caller has asked whether there
+    /// is [room](Store::room), and has made some: it alone knows which slices are to be flushed before a
+    /// checkpoint.
     ///
     /// # Errors
-    /// The volume failed; the store is to be dropped.
+    /// [`StoreError::TooLarge`], and nothing was done; or the volume failed: the store is to be dropped.
     pub fn write(&mut self, records: &[Record]) -> Result<JournalNumber, StoreError> {
         let body = records.iter().map(Record::bytes).sum();
-        if !self.journal.fits(body).ok_or(StoreError::TooLarge)? {
-            self.checkpoint()?;
+        if self.room(body) != Room::Enough {
+            return Err(StoreError::TooLarge);
         }
         self.journal.write(&*self.blocks, records)?;
         self.tree.commit()?;
@@ -194,10 +206,14 @@ impl<B: Blocks> Store<B> {
         self.tree.snapshot()
     }
 
-    /// Whether records of `body_bytes` ([`Record::bytes`]) can be written without a checkpoint first.
+    /// Whether records of `body_bytes` ([`Record::bytes`]) can be written now.
     #[must_use]
-    pub fn has_room(&self, body_bytes: usize) -> bool {
-        self.journal.fits(body_bytes).unwrap_or(true)
+    pub fn room(&self, body_bytes: usize) -> Room {
+        match self.journal.fits(body_bytes) {
+            Some(true) => Room::Enough,
+            Some(false) => Room::AfterCheckpoint,
+            None => Room::Never,
+        }
     }
 
     /// Whether less than half of the journal is left.
@@ -217,6 +233,18 @@ impl<B: Blocks> Store<B> {
         self.tree.checkpoint(position)?;
         self.journal.tail = position;
         Ok(())
+    }
+
+    /// Makes durable all that was applied, also what no record in the journal tells, and gives the
+    /// journal's ring back: for changes that are too large for it, or that put right what its records
+    /// say. All of it or, if this fails, nothing. The caller has flushed the slices whose data these
+    /// operations claim.
+    ///
+    /// # Errors
+    /// The volume failed; the store is to be dropped.
+    pub fn checkpoint_applied(&mut self) -> Result<(), StoreError> {
+        self.tree.commit()?;
+        self.checkpoint()
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mooring_sharedfs_core::format::{DataClaim, KeyRange, Otherwise, Record, Superblock, Versions};
 use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
 use mooring_sharedfs_core::{BlockAddress, FileBlock, Ino, Run};
-use mooring_sharedfs_store::{Blocks, MemoryBlocks, Opened, Store, StoreError};
+use mooring_sharedfs_store::{Blocks, MemoryBlocks, Opened, Room, Store, StoreError};
 use mooring_terms::{Epoch, Sequence, Version};
 
 const SLICE_BLOCKS: u64 = 512;
@@ -40,7 +40,8 @@ impl Dice {
         let mut record = Record::default();
         for _ in 0..=self.roll(4) {
             let key = format!("key {}", self.roll(40)).into_bytes();
-            let length = self.roll(700) as usize;
+            // Now and then more than half of the journal.
+            let length = self.roll(700) as usize * if self.roll(60) == 0 { 60 } else { 1 };
             let value = (self.roll(4) > 0).then(|| vec![self.roll(256) as u8; length]);
             record.changes.insert(key, value);
         }
@@ -99,7 +100,19 @@ impl Model {
             assert_eq!(rows(store), rows(&state), "what is applied is seen");
             self.states.truncate(self.written + 1);
             self.states.push(state);
-            store.write(&records)?;
+            let bytes = records.iter().map(Record::bytes).sum();
+            match store.room(bytes) {
+                Room::Enough => drop(store.write(&records)?),
+                Room::AfterCheckpoint => {
+                    store.checkpoint()?;
+                    store.write(&records)?;
+                }
+                Room::Never => {
+                    // Whether it is done is known only if it doesn't fail.
+                    store.checkpoint_applied()?;
+                    self.durable = self.written + 1;
+                }
+            }
             self.written += 1;
             assert_eq!(rows(store), rows(&self.states[self.written]));
             match dice.roll(6) {
@@ -217,6 +230,21 @@ fn again_after(store: Store<MemoryBlocks>) -> Opened {
     let blocks = store.blocks().after_crash();
     drop(store);
     Store::open(Arc::new(blocks), 3, CACHE).unwrap().1
+}
+
+#[test]
+fn the_journal_is_never_trimmed_by_itself() {
+    let blocks = new_store();
+    let mut store = Store::open(blocks.clone(), 1, CACHE).unwrap().0;
+    let mut record = Record::default();
+    record.changes.insert(b"key".to_vec(), Some(vec![1; 9000]));
+    let mut written = 0;
+    while store.room(record.bytes()) == Room::Enough {
+        store.write(std::slice::from_ref(&record)).unwrap();
+        written += 1;
+    }
+    assert!(matches!(store.write(std::slice::from_ref(&record)), Err(StoreError::TooLarge)));
+    assert_eq!(again_after(store).replayed, written, "whoever flushes slices trims it");
 }
 
 #[test]

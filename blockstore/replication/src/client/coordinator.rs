@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mooring_terms::{NodeId, SessionId, SliceIndex, Time};
 
-use super::command::ClientCommand;
+use super::command::{ClientCommand, IoError};
 use super::lane::Class;
 use super::{Operation, Registration, VolumeClient, own_part};
 
@@ -56,6 +56,24 @@ impl Sessions {
 }
 
 impl VolumeClient {
+    /// All replicas of a slice have lost what was acknowledged and not flushed. Whoever trusted it must be
+    /// told, and what commits name of it looked at: that is what a coordinator does when it begins. What
+    /// this one wrote itself is sent again before.
+    pub(super) fn end_after_again(
+        &mut self,
+        now: Time,
+        index: SliceIndex,
+        out: &mut Vec<ClientCommand>,
+    ) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        lane.ends_after_again = true;
+        if lane.parts.keys().any(|(class, _)| *class == Class::Again) {
+            self.pump(now, index, out);
+        } else {
+            self.end(IoError::TailLost, out);
+        }
+    }
+
     /// The coordinator may go on naming sessions: all are renewed where they are.
     pub(super) fn on_leased(&mut self, now: Time, until: Time, out: &mut Vec<ClientCommand>) {
         self.sessions.leased_until = self.sessions.leased_until.max(Some(until));

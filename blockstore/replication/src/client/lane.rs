@@ -53,6 +53,11 @@ pub(super) struct Part {
 pub(super) struct Lane {
     pub(super) slice: SliceId,
     pub(super) epoch: Epoch,
+    /// The newest epoch that began without all that was acknowledged before, as far as it is known here.
+    pub(super) tail_lost: Epoch,
+    /// A coordinator's: once what is sent again is answered the attachment ends, so that the next one looks
+    /// after what sessions lost.
+    pub(super) ends_after_again: bool,
     pub(super) primary: Option<NodeId>,
     pub(super) sealed: bool,
     pub(super) parts: BTreeMap<Place, Part>,
@@ -76,6 +81,8 @@ impl Lane {
         Self {
             slice,
             epoch: Epoch(0),
+            tail_lost: Epoch(0),
+            ends_after_again: false,
             primary: None,
             sealed: false,
             parts: BTreeMap::new(),

@@ -389,6 +389,8 @@ fn after_a_power_cut_of_all_a_session_hears_of_its_loss_once_and_overwrites_nobo
     c.write_of(5, 1, 51);
     assert_eq!(c.io_at(5, Io::Flush), Ok(Vec::new()));
     c.write_of(5, 1, 52);
+    let own = Io::Write { first: VolumeBlock(9), data: data_of(91, 1), fua: false };
+    assert!(c.io(own).is_ok());
     for node in 1..=3 {
         c.cut_power(node);
     }
@@ -398,10 +400,20 @@ fn after_a_power_cut_of_all_a_session_hears_of_its_loss_once_and_overwrites_nobo
     c.settle();
     assert!(c.raft.config.tail_lost > Epoch(0));
     c.run_leased(1_000_000);
+    // The coordinator is over: what commits name of the slice has to be looked at.
+    assert!(c.device().tail_lost);
+    c.attach(3, |options| options.role = ClientRole::Coordinator);
+    c.client_event(0, ClientEvent::Register { session: SessionId(5), node: NodeId(5) });
+    c.client_event(5, ClientEvent::Coordinator { attachment: AttachmentEpoch(3) });
+    c.run_leased(1_000_000);
+    let tail_lost = c.raft.config.tail_lost;
+    assert_eq!(c.device().client.tail_lost(SliceIndex(0)), tail_lost, "the next one knows");
     assert!(c.io_at(5, Io::Flush).is_err());
     assert_eq!(c.io_at(5, Io::Flush), Ok(Vec::new()));
     assert_eq!(c.device_read(1), 51);
+    assert_eq!(c.device_read(9), 91, "what it wrote itself was sent again before it ended");
     c.write_of(5, 1, 53);
+    assert!(!c.device().tail_lost, "this loss is not its own");
 }
 
 /// A coordinator of two slices, driven by hand: slice 1's primary is never reached.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blockstore::{CoordinatorVolume, Node};
-use mooring_config::{ClusterState, CoordinatorDuty};
+use mooring_config::{ClusterState, CoordinatorDuty, SliceConfig};
 use mooring_sharedfs_coordinator::{Coordinator, Observer, Options, Parts, Peers, Slices, State};
 use mooring_terms::{AttachmentEpoch, BLOCK_SIZE, SliceId, SliceIndex, VolumeId};
 use parking_lot::Mutex;
@@ -26,6 +26,9 @@ use crate::error::DaemonError;
 
 /// After a failure, and the most after several.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The most where the attachment was not to be had: the control plane may be back at any moment, and clients
+/// wait.
+const CLAIM_PAUSE: Duration = Duration::from_secs(1);
 /// Whoever has run for so long has not failed to begin.
 const RAN: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,14 @@ struct Wanted {
     name: String,
     size: u64,
     slice_blocks: u64,
+}
+
+/// Where a coordinator has failed.
+enum Failed {
+    /// It got no attachment.
+    Claiming(DaemonError),
+    /// It had one.
+    Running(DaemonError),
 }
 
 impl Coordinators {
@@ -116,18 +127,32 @@ impl Coordinators {
                 continue;
             };
             let began = tokio::time::Instant::now();
-            match self.coordinate(volume, &wanted).await {
-                Ok(()) => pause = PAUSES.0,
-                Err(error) => {
-                    tracing::warn!(volume = wanted.name, %error, "it has no coordinator here");
-                    if began.elapsed() > RAN {
-                        pause = PAUSES.0;
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
+            let ground = Self::ground(&state, volume);
+            let (error, most) = match self.coordinate(volume, &wanted).await {
+                Ok(()) => {
+                    pause = PAUSES.0;
+                    continue;
                 }
+                Err(Failed::Claiming(error)) => (error, CLAIM_PAUSE),
+                Err(Failed::Running(error)) => (error, PAUSES.1),
+            };
+            tracing::warn!(volume = wanted.name, %error, "it has no coordinator here");
+            if began.elapsed() > RAN {
+                pause = PAUSES.0;
             }
+            tokio::time::sleep(PAUSES.0).await;
+            let otherwise = |published: &mooring_control::Published| {
+                Self::ground(&published.state, volume) != ground
+            };
+            // What it has failed for may be over.
+            let changed = tokio::time::timeout(pause - PAUSES.0, states.wait_for(otherwise)).await;
+            pause = if changed.is_ok() { PAUSES.0 } else { (pause * 2).min(most) };
         }
+    }
+
+    /// What a coordinator stands on, its own attachments aside.
+    fn ground(state: &ClusterState, volume: VolumeId) -> Option<Arc<SliceConfig>> {
+        state.slice(SliceId { volume, index: SliceIndex(0) }).cloned()
     }
 
     /// Waits until a volume's coordinator is not wanted here any more, or not like this.
@@ -150,12 +175,13 @@ impl Coordinators {
         }
     }
 
-    async fn coordinate(&self, volume: VolumeId, wanted: &Wanted) -> Result<(), DaemonError> {
+    async fn coordinate(&self, volume: VolumeId, wanted: &Wanted) -> Result<(), Failed> {
         let epoch = tokio::select! {
             () = self.changed(volume, wanted) => return Ok(()),
-            epoch = self.node.claim_coordinator(volume) => epoch?,
+            epoch = self.node.claim_coordinator(volume) => epoch,
         };
-        self.coordinate_as(volume, wanted, epoch).await
+        let epoch = epoch.map_err(|error| Failed::Claiming(error.into()))?;
+        self.coordinate_as(volume, wanted, epoch).await.map_err(Failed::Running)
     }
 
     async fn coordinate_as(
@@ -207,9 +233,12 @@ impl Coordinators {
         let coordinator = Arc::new(coordinator.map_err(DaemonError::Thread)?);
         post.deliver_to(&coordinator);
         self.running.lock().insert(volume, Arc::clone(&coordinator));
+        let mut attachment = slices.volume().state();
         tokio::select! {
             () = self.changed(volume, wanted) => {}
             () = self.ends(volume, epoch) => {}
+            // It may have nothing to do by which it would find out.
+            _ = attachment.wait_for(|attachment| attachment.is_over()) => {}
             () = async {
                 if stage.wait_for(|stage| *stage >= Stage::Open).await.is_ok() {
                     slices.volume().receive_letters(post);

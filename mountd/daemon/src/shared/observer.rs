@@ -75,6 +75,13 @@ impl Observer for EventObserver {
                 );
                 self.push(Severity::Error, "data-lost", &message, about);
             }
+            Report::NotMended(lost) => {
+                let (ino, from) = (lost.ino, lost.block.0 * BLOCK_SIZE as u64);
+                let message = format!(
+                    "inode {ino} shows bytes again that it had given up, in the block at offset {from}: the zeros there went with the power of all replicas, and no pool has space to write them again"
+                );
+                self.push(Severity::Error, "not-mended", &message, about);
+            }
             Report::Ended(session, row, EndReason::Ended) => {
                 tracing::debug!(volume = self.name, %session, ?row, "a session was given up");
             }

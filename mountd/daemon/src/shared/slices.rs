@@ -12,7 +12,7 @@ use bytes::Bytes;
 use mooring_sharedfs_coordinator::{Done, SliceError, Slices};
 use mooring_sharedfs_core::{BlockAddress, Run, SessionId};
 use mooring_sharedfs_store::Blocks;
-use mooring_terms::{BLOCK_SIZE, NodeId, SliceIndex, Version};
+use mooring_terms::{BLOCK_SIZE, Epoch, NodeId, SliceIndex, Version};
 use parking_lot::Mutex;
 
 /// Between two tries of a write for which a pool has no space: journal and tree can't do without.
@@ -153,7 +153,8 @@ fn gather<T: Send + 'static>(count: usize, done: Done<Vec<T>>) -> Vec<Done<T>> {
 
 impl Slices for VolumeSlices {
     fn leased_for(&self) -> Option<Duration> {
-        self.volume.leased_for().filter(|left| !left.is_zero())
+        // Slice 0 may still be this node's when the attachment is over.
+        self.volume.leased_for().filter(|left| !left.is_zero() && !self.is_over())
     }
 
     fn is_over(&self) -> bool {
@@ -220,6 +221,10 @@ impl Slices for VolumeSlices {
             done(parts.map(with_runs).map_err(refused));
         };
         self.volume.versions(range(run.start, run.count), Box::new(answer));
+    }
+
+    fn tail_lost(&self, slice: SliceIndex) -> Epoch {
+        self.volume.tail_lost(slice)
     }
 
     fn register(&self, session: SessionId, node: NodeId) {

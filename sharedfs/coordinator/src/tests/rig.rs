@@ -71,14 +71,19 @@ impl Rig {
     }
 
     pub fn on(slices: Arc<MemorySlices>) -> Self {
+        Self::of(slices, SLICE_BLOCKS)
+    }
+
+    /// On a volume of eight slices of so many blocks.
+    pub fn of(slices: Arc<MemorySlices>, slice_blocks: u64) -> Self {
         let (ears, reports) = (Arc::new(Ears::default()), Arc::new(Reports::default()));
-        let coordinator = start(slices.attach(), &ears, &reports);
+        let coordinator = start(slices.attach(), &ears, &reports, slice_blocks);
         Self { slices, ears, reports, coordinator }
     }
 
     /// Another coordinator takes over.
     pub fn fail_over(&mut self) {
-        self.coordinator = start(self.slices.attach(), &self.ears, &self.reports);
+        self.coordinator = start(self.slices.attach(), &self.ears, &self.reports, SLICE_BLOCKS);
     }
 
     pub fn say(&self, peer: PeerId, messages: &[ToCoordinator]) {
@@ -165,9 +170,14 @@ impl Rig {
     }
 }
 
-fn start(attachment: MemoryAttachment, ears: &Arc<Ears>, reports: &Arc<Reports>) -> Coordinator {
+fn start(
+    attachment: MemoryAttachment,
+    ears: &Arc<Ears>,
+    reports: &Arc<Reports>,
+    slice_blocks: u64,
+) -> Coordinator {
     let epoch = AttachmentEpoch(attachment.epoch());
-    let options = Options::new(epoch, 8 * SLICE_BLOCKS, SLICE_BLOCKS);
+    let options = Options::new(epoch, 8 * slice_blocks, slice_blocks);
     Coordinator::start(Parts {
         blocks: Arc::new(attachment.clone()),
         slices: Arc::new(attachment),

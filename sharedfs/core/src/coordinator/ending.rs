@@ -38,9 +38,15 @@ impl Coordinator {
         // In the journal before anybody is told of what is given away now: a coordinator that takes
         // over must not let the session reclaim it.
         let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
-        transaction.mark_session_over(session)?;
-        let outcome = transaction.finish();
-        self.record(turn, outcome.record)?;
+        match transaction.mark_session_over(session) {
+            Ok(()) => {
+                let outcome = transaction.finish();
+                self.record(turn, outcome.record)?;
+            }
+            // Nobody can take it for one that may reclaim.
+            Err(FsError::Damaged(damage)) => turn.out.push(Command::Damaged(damage)),
+            Err(error) => return Err(error),
+        }
         self.leases.end_session(session);
         let mut held = Vec::new();
         self.locks.end_session(session, &mut held);
@@ -54,6 +60,9 @@ impl Coordinator {
             !holders.is_empty()
         });
         self.quarantine.end_session(session, turn.out);
+        for sessions in self.lost.values_mut() {
+            sessions.remove(&session);
+        }
         self.sessions.remove(session);
         self.work.insert(Work::EndSession(session));
         turn.out.push(Command::Continue);
@@ -66,7 +75,17 @@ impl Coordinator {
         // Whose orphans and reservations these are is known after the grace period.
         let ready = |work: &Work| !in_grace || matches!(work, Work::Release(_));
         if let Some(work) = self.work.iter().copied().find(ready) {
-            let (done, outcome) = self.step(turn, work)?;
+            let (done, outcome) = match self.step(turn, work) {
+                // It is left as it is, and the rest of the volume goes on.
+                Err(FsError::Damaged(damage)) => {
+                    turn.out.push(Command::Damaged(damage));
+                    if let Work::Release(number) = work {
+                        self.quarantine.released(number);
+                    }
+                    (true, Outcome::default())
+                }
+                stepped => stepped?,
+            };
             if done {
                 self.work.remove(&work);
             }
@@ -111,10 +130,6 @@ impl Coordinator {
                 Ok(progress) => progress,
                 // It has a name, or is gone already.
                 Err(FsError::Invalid | FsError::Stale) => Progress::Done,
-                Err(FsError::Damaged(damage)) => {
-                    turn.out.push(Command::Damaged(damage));
-                    return Ok((true, Outcome::default()));
-                }
                 Err(error) => return Err(error),
             },
             Work::Orphans(from) => {

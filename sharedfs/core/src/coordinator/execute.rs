@@ -35,6 +35,11 @@ impl Coordinator {
         }
         let id = request.id;
         let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
+        if let Operation::Commit { commit, .. } = &request.operation
+            && self.names_lost(commit, transaction.slice_blocks()?)
+        {
+            return Err(FsError::Lost);
+        }
         let open = |ino: Ino| self.opens.is_open(ino);
         let mut written;
         let (reply, progress) = match (&request.operation, planned) {

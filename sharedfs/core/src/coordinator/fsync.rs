@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mooring_terms::SliceIndex;
+use mooring_terms::{Epoch, SliceIndex, Version};
 
 use super::data::slice_of;
 use super::event::{Command, IoNumber, RecordNumber};
@@ -17,8 +17,9 @@ use super::request::Operation;
 use super::waiting::Stage;
 use super::{Coordinator, Turn};
 use crate::file::Commit;
+use crate::format::Versions;
 use crate::tree::TreeStore;
-use crate::{Context, Ino, Result, Transaction};
+use crate::{Context, Ino, Result, SessionId, Transaction};
 
 /// Beyond as many inodes everything is flushed and forgotten, so that memory has a bound.
 const INODES_MAX: usize = 65_536;
@@ -100,6 +101,40 @@ impl Coordinator {
             self.flush(None, turn.out);
         }
         Ok(())
+    }
+
+    /// A slice began this epoch without all that had been acknowledged in it. What was claimed of it by
+    /// then has been looked at; what is committed from now on must not name anything older.
+    pub fn lost_tail(&mut self, slice: SliceIndex, epoch: Epoch) {
+        if epoch > Epoch(0) {
+            self.tail_lost.insert(slice, epoch);
+        }
+    }
+
+    /// A file is not as it was committed: what was not fsynced is gone. Whoever may have written it keeps no
+    /// lease on it, and its next fsync fails. To be said before the first event.
+    pub fn lost_data(&mut self, ino: Ino) {
+        let sessions = self.sessions.serving().map(|(id, _)| id).collect();
+        self.lost.insert(ino, sessions);
+    }
+
+    /// Whether a session has not been told yet that an inode lost data; it is now.
+    pub(super) fn take_loss(&mut self, session: SessionId, ino: Ino) -> bool {
+        self.lost.get_mut(&ino).is_some_and(|sessions| sessions.remove(&session))
+    }
+
+    /// Whether a commit names data of an epoch of which a slice has lost the tail. Its writer was told that
+    /// it is written: whether it is there nobody looks any more, and its blocks may hold somebody's bytes.
+    pub(super) fn names_lost(&self, commit: &Commit, slice_blocks: u64) -> bool {
+        let is_lost = |(slice, versions): (SliceIndex, &Versions)| {
+            let lost = self.tail_lost.get(&slice);
+            versions.oldest > Version::ZERO
+                && lost.is_some_and(|lost| versions.oldest.epoch < *lost)
+        };
+        let new = commit.extents.iter();
+        let new = new.map(|extent| (slice_of(extent.run.start, slice_blocks), &extent.versions));
+        let in_place = commit.overwritten.iter().map(|(slice, versions)| (*slice, versions));
+        !self.tail_lost.is_empty() && new.chain(in_place).any(is_lost)
     }
 
     /// Begins an fsync.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{Ino, SessionId};
 
+/// As often as a client that says so can't have opened an inode.
+const COUNT_MAX: u64 = u32::MAX as u64;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Opens {
     by_ino: BTreeMap<Ino, BTreeMap<SessionId, u64>>,
@@ -11,13 +14,14 @@ pub(super) struct Opens {
 
 impl Opens {
     pub(super) fn open(&mut self, session: SessionId, ino: Ino) {
-        *self.by_ino.entry(ino).or_default().entry(session).or_default() += 1;
+        let count = self.by_ino.entry(ino).or_default().entry(session).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// The session says how many times it has it open.
     pub(super) fn reclaim(&mut self, session: SessionId, ino: Ino, count: u64) {
         if count > 0 {
-            self.by_ino.entry(ino).or_default().insert(session, count);
+            self.by_ino.entry(ino).or_default().insert(session, count.min(COUNT_MAX));
         }
     }
 
@@ -61,5 +65,21 @@ impl Opens {
             !sessions.is_empty()
         });
         closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_claims_to_have_opened_it_without_end_can_open_and_close_it() {
+        let (session, ino) = (SessionId(1), Ino(2));
+        let mut opens = Opens::default();
+        opens.reclaim(session, ino, u64::MAX);
+        opens.open(session, ino);
+        assert!(!opens.close(session, ino));
+        assert!(opens.is_open_by(session, ino));
+        assert_eq!(opens.end_session(session), [ino]);
     }
 }

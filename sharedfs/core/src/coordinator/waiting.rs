@@ -146,6 +146,9 @@ impl Coordinator {
         mut waiting: Waiting,
     ) -> Result<()> {
         if let Some(ino) = Self::fsync_of(&waiting.request.operation) {
+            if self.take_loss(waiting.request.id.session, ino) {
+                return self.refuse(turn, &waiting.request, FsError::Lost);
+            }
             waiting.stage = self.begin_fsync(ino, turn.out);
             self.waiting.insert(arrival, waiting);
             return self.retry_one(turn, arrival);

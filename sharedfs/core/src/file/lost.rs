@@ -23,16 +23,17 @@ use super::extents::Mapped;
 use super::plan::{Base, BlockWrite};
 use crate::format::{DataClaim, ExtentState, Otherwise};
 use crate::ops::Progress;
-use crate::{BlockAddress, FileBlock, Ino, Result, Run, Transaction};
+use crate::{BlockAddress, FileBlock, FsError, Ino, Result, Run, Transaction};
 
 /// What a recovery has to do about data that is lost: before anything is served, and again from the
 /// start if it is interrupted: what it has written is newer than what was claimed.
 ///
 /// 1. [`Recovery::is_older`] for each claim of the journal since its last checkpoint, in the journal's
 ///    order, with those of its blocks that have an older version;
-/// 2. [`Recovery::settle`] until it says that this was all; what each transaction changes is journaled
-///    and applied, what is to be written is written: there is one write a block;
-/// 3. the slices of the claims are flushed before the checkpoint with which the claims are over.
+/// 2. [`Recovery::settle`] until it says that this was all; what each transaction changes is applied,
+///    what is to be written is written: there is one write a block;
+/// 3. the slices of the claims are flushed before the checkpoint with which the changes are durable and
+///    the claims over, all at once.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// A block can be claimed several times, also as one of an earlier content of the file.
@@ -79,11 +80,16 @@ impl Recovery {
     /// Settles the next loss; `None` once there are no more.
     ///
     /// # Errors
-    /// Damage.
+    /// Damage of what this one loss is about: nothing of it is to be applied, the next call goes on with
+    /// the one after.
     pub fn settle(&mut self, transaction: &mut Transaction<'_>) -> Result<Option<Lost>> {
         while let Some(((ino, block, address), otherwise)) = self.blocks.pop_first() {
             // The file, or this block of it, may be gone since.
-            let Ok(mut row) = transaction.inode(ino) else { continue };
+            let mut row = match transaction.inode(ino) {
+                Ok(row) => row,
+                Err(FsError::Stale) => continue,
+                Err(error) => return Err(error),
+            };
             let mapping = transaction.map(&row, block, FileBlock(u64::MAX), 1)?.pop();
             let Some(Mapped::Blocks(there, ExtentState::Written)) = mapping.map(|m| m.mapped)
             else {
@@ -111,6 +117,19 @@ impl Recovery {
             return Ok(Some(Lost { ino, block, count: 1, write }));
         }
         Ok(None)
+    }
+
+    /// Makes a hole of a block whose bytes can't be written: what it holds may be anybody's.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn leave_out(transaction: &mut Transaction<'_>, lost: &Lost) -> Result<()> {
+        let mut row = transaction.inode(lost.ino)?;
+        let end = lost.block.plus(lost.count);
+        let removed = transaction.remove_blocks(&mut row, lost.block, Some(end), usize::MAX)?;
+        debug_assert_eq!(removed, Progress::Done);
+        transaction.put_inode(&mut row);
+        Ok(())
     }
 
     /// Takes the holes that go on behind a block, in the same `count` blocks of one extent.

@@ -18,18 +18,19 @@ impl Transaction<'_> {
         Ok(session)
     }
 
-    /// All sessions.
+    /// All sessions; instead of each whose row can't be read what is wrong with it.
     ///
     /// # Errors
-    /// Damage.
-    pub fn sessions(&self) -> Result<Vec<(SessionId, SessionRow)>> {
+    /// Damage of the store.
+    pub fn sessions(&self) -> Result<Vec<Result<(SessionId, SessionRow)>>> {
         let rows = self.scan(&KeyRange::sessions(), usize::MAX >> 8)?;
-        rows.iter()
-            .map(|(key, value)| match (Key::decode(key), SessionRow::decode(value)) {
-                (Some(Key::Session(session)), Some(row)) => Ok((session, row)),
-                _ => Err(damaged(&Key::Session(SessionId(0)))),
-            })
-            .collect()
+        let session = |(key, value): &(Vec<u8>, Vec<u8>)| match Key::decode(key) {
+            Some(Key::Session(session)) => SessionRow::decode(value)
+                .map(|row| (session, row))
+                .ok_or_else(|| damaged(&Key::Session(session))),
+            _ => Err(damaged(&Key::Session(SessionId(0)))),
+        };
+        Ok(rows.iter().map(session).collect())
     }
 
     /// Keeps a reply, in the same record as what it answers: after a failover a request that comes

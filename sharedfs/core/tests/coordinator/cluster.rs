@@ -8,16 +8,16 @@ use mooring_sharedfs_core::coordinator::{
     RenewNumber, Reply, Request, RequestId, Turn, WritePlace,
 };
 use mooring_sharedfs_core::file::{Base, Commit, Lost, NewExtent, Recovery, Source};
-use mooring_sharedfs_core::format::{DataClaim, Key, SessionRow, StateRow, Versions};
+use mooring_sharedfs_core::format::{DataClaim, Key, KeyRange, SessionRow, StateRow, Versions};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{
     LockMode, LockOwner, LockRange, LockRequest, LockSpace, OnConflict,
 };
 use mooring_sharedfs_core::ops::{FormatOptions, Removed, format_volume};
 use mooring_sharedfs_core::sessions::EndReason;
-use mooring_sharedfs_core::tree::{MemoryTree, Tree, TreeStore};
+use mooring_sharedfs_core::tree::{Changes, MemoryTree, Tree, TreeStore};
 use mooring_sharedfs_core::{
-    Access, BlockAddress, Caller, Context, FileBlock, Ino, Mode, Name, QuarantineNumber,
+    Access, BlockAddress, Caller, Context, Damage, FileBlock, Ino, Mode, Name, QuarantineNumber,
     RequestNumber, Run, SessionId, SlotIndex, Timestamp, Transaction, check,
 };
 use mooring_terms::{Epoch, Sequence, Time, Version};
@@ -77,6 +77,8 @@ pub struct Cluster {
     flushes: Vec<IoNumber>,
     /// Whether somebody waits for durable records.
     pub sync_wanted: bool,
+    /// What was found damaged; none if nothing may be.
+    pub damaged: Option<Vec<Damage>>,
 }
 
 #[allow(clippy::needless_update, reason = "with deliberate bugs there is one field more")]
@@ -133,6 +135,7 @@ impl Cluster {
             hold_flushes: false,
             flushes: Vec::new(),
             sync_wanted: false,
+            damaged: None,
         };
         cluster.run(out);
         cluster.deliver();
@@ -206,7 +209,9 @@ impl Cluster {
                 Command::Discard(number) => {
                     let context = Context { now: Timestamp::default() };
                     let view = Transaction::new(&self.tree, context);
-                    for run in view.quarantined(number, 1000).unwrap() {
+                    let runs = view.quarantined(number, 1000);
+                    assert!(runs.is_ok() || self.damaged.is_some(), "{runs:?}");
+                    for run in runs.unwrap_or_default() {
                         self.versions.retain(|at, _| !(run.start..run.end()).contains(at));
                     }
                     self.events.push(Event::Discarded(number));
@@ -230,7 +235,10 @@ impl Cluster {
                 | Command::Claimed(..)
                 | Command::Renewed(..)
                 | Command::Reclaim(_) => {}
-                Command::Damaged(damage) => panic!("damaged: {damage:?}"),
+                Command::Damaged(damage) => match &mut self.damaged {
+                    Some(damaged) => damaged.push(damage),
+                    None => panic!("damaged: {damage:?}"),
+                },
             }
         }
     }
@@ -513,6 +521,26 @@ impl Cluster {
         self.flush_blocks();
         self.fail_over();
         found
+    }
+
+    /// Rot in a row of the tree.
+    pub fn spoil(&mut self, key: &Key) {
+        let mut changes = Changes::default();
+        assert!(self.tree.get(&key.encode()).unwrap().is_some(), "{key:?} is there");
+        changes.insert(key.encode(), Some(vec![0xff]));
+        self.tree.apply(&changes).unwrap();
+        self.damaged.get_or_insert_default();
+    }
+
+    /// The first key of a kind that the tree has.
+    pub fn first_key(&self, range: &KeyRange) -> Key {
+        Key::decode(&self.tree.scan(range, 1).unwrap()[0].0).unwrap()
+    }
+
+    /// A client gives its session up.
+    pub fn give_up(&mut self, session: SessionId) {
+        self.handle(Event::End(session));
+        self.deliver();
     }
 
     /// Something that is not zeros lies in all blocks.

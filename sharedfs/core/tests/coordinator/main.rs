@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cluster;
+mod damage;
 mod lost;
 mod storms;
 mod writers;
