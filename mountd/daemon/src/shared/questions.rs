@@ -15,6 +15,7 @@ use mooring_sharedfs_core::{Damage, SessionId};
 use mooring_terms::{NodeId, SliceId, SliceIndex, VolumeId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::Coordinators;
 use crate::error::DaemonError;
@@ -23,6 +24,8 @@ use crate::error::DaemonError;
 const CHECK_MOST: Duration = Duration::from_secs(600);
 /// How often it is asked whether it is done.
 const CHECK_AGAIN: Duration = Duration::from_millis(100);
+/// How long the outcome of a check waits for whoever began it.
+const COLLECT: Duration = Duration::from_secs(60);
 /// How long a coordinator that is just being begun, or has just moved, is asked again.
 const ASK_FOR: Duration = Duration::from_secs(8);
 const ASK_AGAIN: Duration = Duration::from_millis(150);
@@ -51,9 +54,17 @@ enum Answer {
     Unreadable,
 }
 
-/// Checks that run here, or whose outcome was not asked for yet.
+/// Checks that run here, or whose outcome was not asked for yet: for [`COLLECT`] it is kept.
 #[derive(Default)]
-pub struct Checks(Arc<Mutex<BTreeMap<u64, Option<Answer>>>>);
+pub struct Checks(Arc<Mutex<Outcomes>>);
+
+/// By the number of the check, when it was begun or done, and what came of it.
+type Outcomes = BTreeMap<u64, (Instant, Option<Answer>)>;
+
+/// Forgets what nobody has come for.
+fn forget_old(outcomes: &mut Outcomes, now: Instant) {
+    outcomes.retain(|_, (at, outcome)| outcome.is_none() || now - *at < COLLECT);
+}
 
 impl Coordinators {
     /// Answers what other daemons ask, and this one itself.
@@ -70,21 +81,23 @@ impl Coordinators {
             Question::Evict(session) => Answer::Evicted(coordinator.evict(session).ok()?),
             Question::Check(number) => {
                 let checks = Arc::clone(&self.checks().0);
-                checks.lock().insert(number, None);
+                let now = Instant::now();
+                forget_old(&mut checks.lock(), now);
+                checks.lock().insert(number, (now, None));
                 let check = move || {
                     let answer = match coordinator.check(CHECK_MOST) {
                         Ok(Ok(found)) => Answer::Checked(found),
                         Ok(Err(_)) => Answer::Unreadable,
                         Err(_) => Answer::Elsewhere,
                     };
-                    checks.lock().insert(number, Some(answer));
+                    checks.lock().insert(number, (Instant::now(), Some(answer)));
                 };
                 std::thread::Builder::new().name("fsck-wait".to_owned()).spawn(check).ok()?;
                 Answer::Checking
             }
             Question::Checked(number) => {
                 let mut checks = self.checks().0.lock();
-                match checks.get(&number)?.clone() {
+                match checks.get(&number)?.1.clone() {
                     None => Answer::Checking,
                     Some(answer) => {
                         checks.remove(&number);
@@ -198,4 +211,21 @@ fn coordinator_of(node: &Node, volume: VolumeId) -> Option<NodeId> {
     let state = node.state();
     let slice = state.slice(SliceId { volume, index: SliceIndex(0) })?;
     Some(slice.primary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_that_nobody_comes_for_is_forgotten_and_a_check_that_runs_is_not() {
+        let now = Instant::now();
+        let later = now + COLLECT;
+        let mut outcomes = Outcomes::new();
+        outcomes.insert(1, (now, Some(Answer::Checking)));
+        outcomes.insert(2, (now, None));
+        outcomes.insert(3, (later, Some(Answer::Checking)));
+        forget_old(&mut outcomes, later);
+        assert_eq!(outcomes.keys().copied().collect::<Vec<_>>(), [2, 3]);
+    }
 }
