@@ -267,7 +267,7 @@ impl Volume {
     pub fn accept_reply(&self, from: NodeId, message: ReplyMessage, agenda: &mut Agenda) {
         let waiting = self.serial.tell(|core, queue| {
             core.handle(clock::now(), ClientEvent::Reply { from, message }, queue);
-            self.timers.set(self.id, core.deadline());
+            self.set_timer(core);
         });
         if waiting && let Some(this) = self.this.upgrade() {
             agenda.add_volume(this);
@@ -352,7 +352,7 @@ impl Volume {
             // Whether the queue has to be run shows when that is tried.
             let _ = self.serial.tell(|core, queue| {
                 core.handle(clock::now(), ClientEvent::Submit { id, io }, queue);
-                self.timers.set(self.id, core.deadline());
+                self.set_timer(core);
             });
         }
         // One thread of the device at a time does what waits for a disk itself: it has nothing better
@@ -369,6 +369,14 @@ impl Volume {
         }
     }
 
+    /// Says when the core wants to be called. One that is over wants nothing, and must not take away what its
+    /// successor in the same volume waits for.
+    fn set_timer(&self, core: &VolumeClient) {
+        if !core.is_over() {
+            self.timers.set(self.id, core.deadline());
+        }
+    }
+
     fn deliver(&self, event: ClientEvent) {
         self.drive(|core, queue| core.handle(clock::now(), event, queue));
     }
@@ -379,7 +387,7 @@ impl Volume {
             self.serial.enter(
                 |core, queue| {
                     step(core, queue);
-                    self.timers.set(self.id, core.deadline());
+                    self.set_timer(core);
                 },
                 |batch| self.run_all(batch, &mut agenda),
             );

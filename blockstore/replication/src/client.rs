@@ -172,6 +172,12 @@ impl VolumeClient {
         self.options.client
     }
 
+    /// Whether everything fails, for good.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
     /// I/Os that are not done.
     #[must_use]
     pub fn pending(&self) -> usize {
