@@ -94,7 +94,7 @@ impl<B: Blocks> Shell<B> {
         arrivals: Receiver<Arrival>,
         shown: &Arc<Shown>,
     ) {
-        let observer = Arc::clone(&parts.observer);
+        let (observer, slices) = (Arc::clone(&parts.observer), Arc::clone(&parts.slices));
         let stopped = match Self::open(parts, sender, arrivals, Arc::clone(shown)) {
             Ok((mut shell, begun)) => {
                 let stopped = shell.serve(begun);
@@ -105,6 +105,9 @@ impl<B: Blocks> Shell<B> {
             }
             Err(stopped) => stopped,
         };
+        // A failure is what became of the fence, if there was one.
+        let is_fenced = slices.is_over() && !matches!(stopped, Stopped::Asked);
+        let stopped = if is_fenced { Stopped::Fenced } else { stopped };
         shown.set_state(State::Stopped);
         observer.report(Report::Stopped(stopped));
     }
@@ -161,12 +164,7 @@ impl<B: Blocks> Shell<B> {
                 Err(stopped) => Err(stopped),
             };
             if let Err(stopped) = turned {
-                // A failure is what became of the fence, if there was one.
-                return if self.slices.is_over() && !matches!(stopped, Stopped::Asked) {
-                    Stopped::Fenced
-                } else {
-                    stopped
-                };
+                return stopped;
             }
         }
     }
