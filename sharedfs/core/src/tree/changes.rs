@@ -33,7 +33,9 @@ impl Changes {
     }
 
     /// The first `limit` rows of `range`, as they are with these changes on top of what `stored`
-    /// gives: the first rows below, as many as it is asked for.
+    /// gives: the first rows below, as many as it is asked for. It is asked for more when changes hide
+    /// them, and no change is looked at behind the last row: rows that are replaced by others, over and
+    /// over, leave many deletions.
     ///
     /// # Errors
     /// Those of `stored`.
@@ -41,12 +43,9 @@ impl Changes {
         &self,
         range: &KeyRange,
         limit: usize,
-        stored: impl FnOnce(usize) -> Result<Vec<Row>>,
+        stored: impl FnMut(usize) -> Result<Vec<Row>>,
     ) -> Result<Vec<Row>> {
-        let changes: Vec<_> = self.range(range).collect();
-        // As many more as are deleted or replaced, so that `limit` are left.
-        let stored = stored(limit.saturating_add(changes.len()))?;
-        Ok(merge(stored, &changes, |a, b| a <= b, limit))
+        merge(stored, self.range(range), |a, b| a <= b, limit)
     }
 
     /// [`Changes::over`] for the last rows, in descending order.
@@ -57,11 +56,9 @@ impl Changes {
         &self,
         range: &KeyRange,
         limit: usize,
-        stored: impl FnOnce(usize) -> Result<Vec<Row>>,
+        stored: impl FnMut(usize) -> Result<Vec<Row>>,
     ) -> Result<Vec<Row>> {
-        let changes: Vec<_> = self.range(range).rev().collect();
-        let stored = stored(limit.saturating_add(changes.len()))?;
-        Ok(merge(stored, &changes, |a, b| a >= b, limit))
+        merge(stored, self.range(range).rev(), |a, b| a >= b, limit)
     }
 
     /// The changes of keys in `range`, in order.
@@ -89,31 +86,80 @@ impl Changes {
 
 type Change<'a> = (&'a Vec<u8>, &'a Option<Vec<u8>>);
 
+/// As many rows more are asked for at first, in case some are deleted or replaced.
+const SPARE: usize = 4;
+
 /// Rows of the tree and changes, both in the order of `before`, as one sequence of `limit` rows.
-fn merge(
-    stored: Vec<Row>,
-    changes: &[Change<'_>],
+fn merge<'a>(
+    mut stored: impl FnMut(usize) -> Result<Vec<Row>>,
+    changes: impl Iterator<Item = Change<'a>>,
     before: impl Fn(&[u8], &[u8]) -> bool,
     limit: usize,
-) -> Vec<Row> {
-    let mut merged = Vec::with_capacity(limit.min(stored.len() + changes.len()));
-    let mut stored = stored.into_iter().peekable();
-    let mut changes = changes.iter().peekable();
+) -> Result<Vec<Row>> {
+    let mut merged = Vec::new();
+    if limit == 0 {
+        return Ok(merged);
+    }
+    let mut asked = limit.saturating_add(SPARE);
+    let mut rows = stored(asked)?;
+    let mut at = 0;
+    let mut changes = changes.peekable();
     while merged.len() < limit {
-        let row = match (stored.peek(), changes.peek()) {
+        if at == rows.len() && rows.len() == asked {
+            // All of them were hidden or taken, and there may be more.
+            asked = asked.saturating_mul(2);
+            rows = stored(asked)?;
+            continue;
+        }
+        let row = match (rows.get_mut(at), changes.peek()) {
             (None, None) => break,
             (Some((key, _)), Some((changed, _))) if key == *changed => {
-                stored.next();
+                at += 1;
                 continue;
             }
-            (Some((key, _)), Some((changed, _))) if before(key, changed) => stored.next(),
-            (Some(_), None) => stored.next(),
+            (Some(row), Some((changed, _))) if before(&row.0, changed) => {
+                at += 1;
+                Some(std::mem::take(row))
+            }
+            (Some(row), None) => {
+                at += 1;
+                Some(std::mem::take(row))
+            }
             (_, Some(_)) => {
                 let next = changes.next();
-                next.and_then(|(key, value)| Some(((*key).clone(), (*value).clone()?)))
+                next.and_then(|(key, value)| Some((key.clone(), value.clone()?)))
             }
         };
         merged.extend(row);
     }
-    merged
+    Ok(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Vec<u8> {
+        number.to_be_bytes().to_vec()
+    }
+
+    #[test]
+    fn deletions_in_front_of_a_row_are_not_looked_at_and_those_before_it_are_passed() {
+        let mut changes = Changes::default();
+        (0..10_000).for_each(|number| changes.insert(key(number), None));
+        changes.insert(key(10_000), Some(vec![1]));
+        let below: Vec<Row> = (0..20_000).map(|number| (key(number), vec![0])).collect();
+        let range = KeyRange { from: key(0), end: key(10_001) };
+        let mut asked = Vec::new();
+        let last = changes.over_back(&range, 1, |limit| {
+            asked.push(limit);
+            Ok(below[..=10_000].iter().rev().take(limit).cloned().collect())
+        });
+        assert_eq!(last, Ok(vec![(key(10_000), vec![1])]));
+        assert_eq!(asked, [1 + SPARE]);
+        let range = KeyRange { from: key(0), end: key(20_000) };
+        let first = changes.over(&range, 3, |limit| Ok(below[..limit.min(20_000)].to_vec()));
+        let found: Vec<Vec<u8>> = first.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(found, [key(10_000), key(10_001), key(10_002)]);
+    }
 }
