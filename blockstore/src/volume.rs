@@ -333,6 +333,11 @@ impl Volume {
         self.serial.look(|core| core.tail_lost(slice))
     }
 
+    /// I/Os on a shared volume that are asked for together.
+    pub(crate) fn submit_ios(&self, ios: impl IntoIterator<Item = (Io, PartsDone)>) {
+        self.submit_all(ios.into_iter().map(|(io, done)| (io, Waiting::Parts(done))));
+    }
+
     /// Who is told of fences; a coordinator's.
     pub(crate) fn set_fences(&self, fences: Arc<Fences>) {
         // A coordinator sets them once.

@@ -282,8 +282,7 @@ impl<'a> Operation<'a> {
                 Self::Open { flags, kill_suidgid: open_flags & 1 != 0 }
             }
             opcode::READ => {
-                let (ReadIn { fh, offset, size, read_flags, flags, .. }, _) =
-                    ReadIn::decode(body)?;
+                let (ReadIn { fh, offset, size, read_flags, flags, .. }, _) = ReadIn::decode(body)?;
                 Self::Read { fh, offset, size, read_flags, flags }
             }
             opcode::WRITE => {

@@ -37,6 +37,12 @@ impl SharedVolume {
         self.volume.submit_io(Io::Read(range), done);
     }
 
+    /// Reads many at once, each as [`SharedVolume::read`] does: what goes to one node goes together.
+    pub fn read_all(&self, reads: impl IntoIterator<Item = (VolumeRange, Answer<Vec<IoPart>>)>) {
+        let reads = reads.into_iter().map(|(range, done)| (Io::Read(range), done));
+        self.volume.submit_ios(reads);
+    }
+
     /// Writes whole blocks. Answered when every in-sync replica has them; gives their versions, which
     /// the commit names.
     ///
@@ -45,6 +51,21 @@ impl SharedVolume {
     pub fn write(&self, first: VolumeBlock, data: Bytes, done: Answer<Versions>) {
         let data = Data::checksummed(data);
         self.volume.submit_io(Io::Write { first, data, fua: false }, written(done));
+    }
+
+    /// Writes many at once, each as [`SharedVolume::write`] does: what goes to one node goes together.
+    ///
+    /// # Panics
+    /// If the data of one is not whole blocks.
+    pub fn write_all(
+        &self,
+        writes: impl IntoIterator<Item = (VolumeBlock, Bytes, Answer<Versions>)>,
+    ) {
+        let writes = writes.into_iter().map(|(first, data, done)| {
+            let data = Data::checksummed(data);
+            (Io::Write { first, data, fua: false }, written(done))
+        });
+        self.volume.submit_ios(writes);
     }
 
     /// Discards blocks: they read as zeros, and cost nothing.

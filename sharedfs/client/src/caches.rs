@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mooring_sharedfs_core::coordinator::{Operation, Reply, Request};
 use mooring_sharedfs_core::leases::LeaseLevel;
-use mooring_sharedfs_core::{Attributes, Caller, FsError, Ino, Name};
+use mooring_sharedfs_core::{Attributes, Caller, FileBlock, FsError, Ino, Name};
 use mooring_terms::{BLOCK_SIZE, Time};
 
 use crate::client::{Client, Turn};
@@ -12,6 +12,12 @@ use crate::inode::Inode;
 use crate::kernel::{Entry, KernelOperation, KernelReply, KernelRequest};
 use crate::replies::{Change, Purpose};
 use crate::tasks::{Attempt, Stage, TaskId};
+
+/// As many leases are given back at a time: the kernel is made to forget each.
+pub(crate) const SHED: usize = 32;
+
+/// As many clean pages beside each other are forgotten together: 256 KiB.
+const RUN: u32 = 64;
 
 impl Client {
     /// For how long what leases vouch for is good.
@@ -160,9 +166,11 @@ impl Client {
         Attempt::Wait(Stage::Asked)
     }
 
-    /// The leases to ask for beside an answer: none once there are as many as are kept.
+    /// The leases to ask for beside an answer: none while there are more than are kept, and those that go
+    /// have not gone yet.
     pub(crate) fn wanted(&self, wanted: &[(Ino, LeaseLevel)]) -> Vec<(Ino, LeaseLevel)> {
-        if self.leases >= self.options.leases_max { Vec::new() } else { wanted.to_vec() }
+        let most = self.options.leases_max + self.options.leases_max / 8;
+        if self.leases >= most { Vec::new() } else { wanted.to_vec() }
     }
 
     /// Has attributes asked for that a lease vouches for, if they aren't known.
@@ -246,22 +254,33 @@ impl Client {
         let inode = self.inode(dir);
         if old || inode.lease < LeaseLevel::Read {
             inode.names.remove(name);
-        } else {
-            inode.names.insert(name.clone(), ino);
+        } else if inode.names.insert(name.clone(), ino).is_none() {
+            self.names += 1;
         }
     }
 
     /// The kernel forgets an inode.
     pub(crate) fn forget(&mut self, ino: Ino, count: u64) {
-        let inode = self.inode(ino);
-        inode.lookups = inode.lookups.saturating_sub(count);
+        if let Some(lookups) = self.lookups.get_mut(&ino) {
+            *lookups = lookups.saturating_sub(count);
+            if *lookups == 0 {
+                self.lookups.remove(&ino);
+            }
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| !self.lookups.contains_key(&ino))
+        {
+            // It has forgotten the pages, too.
+            if inode.handles == 0 && inode.recalled.is_none() {
+                inode.kernel_pages = None;
+            }
+        }
         self.give_back_if_gone(ino);
         self.drop_if_idle(ino);
     }
 
     /// Drops an inode that nobody uses and of which no lease is held.
     pub(crate) fn drop_if_idle(&mut self, ino: Ino) {
-        let idle = |inode: &Inode| inode.lease == LeaseLevel::None && inode.is_idle();
+        let idle = |inode: &Box<Inode>| inode.lease == LeaseLevel::None && inode.is_idle();
         if self.inodes.get(&ino).is_some_and(idle) {
             self.with_pages(ino, |inode| inode.pages.clear());
             self.inodes.remove(&ino);
@@ -269,18 +288,39 @@ impl Client {
         }
     }
 
-    /// Keeps pages and leases within their bounds.
-    pub(crate) fn evict(&mut self) {
-        if self.pages * BLOCK_SIZE > self.options.pages_max {
-            let inos: Vec<Ino> = self.inodes.keys().copied().collect();
-            for ino in inos {
-                if self.pages * BLOCK_SIZE <= self.options.pages_max / 4 * 3 {
-                    break;
+    /// Pages are clean, and kept as long as there is room.
+    pub(crate) fn keep_for_now(&mut self, ino: Ino, blocks: &[FileBlock]) {
+        for &block in blocks {
+            match self.clean.back_mut() {
+                Some((of, first, count))
+                    if *of == ino && *count < RUN && block == first.plus(u64::from(*count)) =>
+                {
+                    *count += 1;
                 }
-                self.with_pages(ino, |inode| inode.pages.drop_clean());
+                _ => self.clean.push_back((ino, block, 1)),
             }
         }
-        if self.leases > self.options.leases_max {
+    }
+
+    /// Keeps pages, places and leases within their bounds.
+    pub(crate) fn evict(&mut self) {
+        let most = self.options.pages_max / BLOCK_SIZE;
+        // What is gone already still stands in the queue.
+        while self.pages > most || self.clean.len() > most {
+            let Some((ino, from, count)) = self.clean.pop_front() else { break };
+            if self.inodes.contains_key(&ino) {
+                self.with_pages(ino, |inode| inode.pages.drop_clean_of(from, u64::from(count)));
+            }
+        }
+        if self.pieces > self.options.pieces_max {
+            self.inodes.values_mut().for_each(|inode| inode.layout.clear());
+            self.pieces = 0;
+        }
+        if self.names > self.options.names_max {
+            self.inodes.values_mut().for_each(|inode| inode.names.clear());
+            self.names = 0;
+        }
+        if self.leases > self.options.leases_max && self.recalling.len() < SHED {
             self.shed();
         }
     }

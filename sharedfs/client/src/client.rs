@@ -1,13 +1,15 @@
 //! The client of one mount: takes events, gives commands, and keeps what it has cached and buffered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mooring_sharedfs_core::coordinator::{Operation, ToClient, ToCoordinator};
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber};
 use mooring_sharedfs_core::locks::{Locks, WaitId};
 use mooring_sharedfs_core::sessions::EndReason;
-use mooring_sharedfs_core::{Caller, FsError, Ino, QuarantineNumber, SessionId, Timestamp};
+use mooring_sharedfs_core::{
+    Caller, FileBlock, FsError, Ino, QuarantineNumber, SessionId, Timestamp,
+};
 use mooring_terms::Time;
 
 use crate::command::Command;
@@ -37,10 +39,17 @@ pub struct Options {
     pub write_back_after: Duration,
     /// How many bytes may be accepted and not written back; a writer beyond waits.
     pub dirty_max: usize,
-    /// How many bytes of pages are kept.
+    /// How many bytes of pages are kept, what is dirty included.
     pub pages_max: usize,
-    /// How many leases are held; less than what the coordinator grants a session.
+    /// How many bytes are read ahead of a program that reads a file at a stretch.
+    pub ahead_max: u64,
+    /// How many pieces of layouts are kept.
+    pub pieces_max: usize,
+    /// How many leases are held, and an eighth more while some are given back; less than what the
+    /// coordinator grants a session.
     pub leases_max: usize,
+    /// How many names are kept, of all directories.
+    pub names_max: usize,
     /// How many blocks a slice has.
     pub slice_blocks: u64,
     /// Whether the kernel has `FUSE_NOTIFY_INC_EPOCH` (6.16) and it is to be used: only then it may keep
@@ -60,9 +69,12 @@ impl Default for Options {
             mount: 0,
             lease: Duration::from_millis(1200),
             write_back_after: Duration::from_millis(500),
-            dirty_max: 32 << 20,
-            pages_max: 48 << 20,
-            leases_max: 200_000,
+            dirty_max: 8 << 20,
+            pages_max: 12 << 20,
+            ahead_max: 3 << 20,
+            pieces_max: 32 << 10,
+            leases_max: 16_384,
+            names_max: 32_768,
             slice_blocks: 1 << 20,
             epoch: false,
             contention: Duration::from_millis(500),
@@ -87,7 +99,9 @@ pub struct Turn<'a> {
 pub struct Client {
     pub(crate) options: Options,
     pub(crate) link: Link,
-    pub(crate) inodes: BTreeMap<Ino, Inode>,
+    pub(crate) inodes: BTreeMap<Ino, Box<Inode>>,
+    /// How many times the kernel has looked inodes up and not forgotten.
+    pub(crate) lookups: BTreeMap<Ino, u64>,
     pub(crate) handles: BTreeMap<HandleId, Handle>,
     pub(crate) last_handle: HandleId,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
@@ -107,12 +121,22 @@ pub struct Client {
     pub(crate) returns: BTreeMap<QuarantineNumber, BTreeSet<IoNumber>>,
     pub(crate) dirty_pages: usize,
     pub(crate) pages: usize,
+    /// Clean pages, in the order in which they came; some may be gone or dirty by now.
+    pub(crate) clean: VecDeque<(Ino, FileBlock, u32)>,
+    /// Pieces of layouts that were learned since all were forgotten last: at least as many as are kept.
+    pub(crate) pieces: usize,
+    /// The same of names.
+    pub(crate) names: usize,
+    /// Where giving back of leases goes on.
+    pub(crate) shed_from: Ino,
     /// The highest number of a lease that was told; at least it was so when inodes were dropped.
     pub(crate) told: LeaseNumber,
     pub(crate) dropped: LeaseNumber,
     pub(crate) leases: usize,
     /// Inodes that have something to write back, are recalled, or may have to be closed.
     pub(crate) dirty: BTreeSet<Ino>,
+    /// When what no round has taken is to be written back.
+    pub(crate) due: BTreeSet<(Time, Ino)>,
     pub(crate) recalling: BTreeSet<Ino>,
     pub(crate) to_close: BTreeSet<Ino>,
     pub(crate) parked: BTreeSet<TaskId>,
@@ -135,6 +159,7 @@ impl Client {
             link: Link::new(options.mount, options.node, options.lease),
             options,
             inodes: BTreeMap::new(),
+            lookups: BTreeMap::new(),
             handles: BTreeMap::new(),
             last_handle: HandleId(0),
             tasks: BTreeMap::new(),
@@ -151,10 +176,15 @@ impl Client {
             returns: BTreeMap::new(),
             dirty_pages: 0,
             pages: 0,
+            clean: VecDeque::new(),
+            pieces: 0,
+            names: 0,
+            shed_from: Ino(0),
             told: LeaseNumber(0),
             dropped: LeaseNumber(0),
             leases: 0,
             dirty: BTreeSet::new(),
+            due: BTreeSet::new(),
             recalling: BTreeSet::new(),
             to_close: BTreeSet::new(),
             parked: BTreeSet::new(),
@@ -286,6 +316,8 @@ impl Client {
         self.locks = Locks::default();
         self.pool = Pool::default();
         self.dirty.clear();
+        self.due.clear();
+        self.clean.clear();
         self.recalling.clear();
         self.to_close.clear();
         for inode in self.inodes.values_mut() {
@@ -294,7 +326,8 @@ impl Client {
             }
             inode.lease = LeaseLevel::None;
             inode.recalled = None;
-            (inode.local, inode.write_back) = (None, None);
+            (inode.local, inode.due, inode.committing) = (None, None, 0);
+            inode.rounds.clear();
             inode.pages.clear();
             inode.forget();
         }
@@ -372,13 +405,13 @@ impl Client {
     /// How many times the kernel was told of an inode, and has not forgotten it.
     #[must_use]
     pub fn lookups(&self, ino: Ino) -> u64 {
-        self.inodes.get(&ino).map_or(0, |inode| inode.lookups)
+        self.lookups.get(&ino).copied().unwrap_or(0)
     }
 
     /// The inode, as far as anything is known of it.
     pub(crate) fn inode(&mut self, ino: Ino) -> &mut Inode {
         let floor = self.dropped;
-        self.inodes.entry(ino).or_insert_with(|| Inode::new(floor))
+        self.inodes.entry(ino).or_insert_with(|| Box::new(Inode::new(floor)))
     }
 
     /// Changes an inode's pages, and counts them.

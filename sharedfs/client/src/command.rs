@@ -1,5 +1,6 @@
 //! What a client wants done. What each demands of the shell stands in the crate's documentation.
 
+use bytes::Bytes;
 use mooring_sharedfs_core::coordinator::ToCoordinator;
 use mooring_sharedfs_core::sessions::EndReason;
 use mooring_sharedfs_core::{BlockAddress, Ino};
@@ -29,8 +30,9 @@ pub enum Command {
     Reconnect,
     /// Read these blocks; [`crate::Event::BlocksRead`] answers.
     ReadBlocks(IoNumber, Vec<BlockAddress>),
-    /// Write these blocks; [`crate::Event::BlocksWritten`] answers.
-    WriteBlocks(IoNumber, Vec<(BlockAddress, Vec<u8>)>),
+    /// Write these blocks: at each address one or more whole ones, which lie in one slice;
+    /// [`crate::Event::BlocksWritten`] answers.
+    WriteBlocks(IoNumber, Vec<(BlockAddress, Bytes)>),
     /// Have the kernel forget; [`crate::Event::Invalidated`] answers.
     Invalidate(InvalidationNumber, Invalidation),
     /// The session is over: what was not written back is lost, and files that had any say so at the

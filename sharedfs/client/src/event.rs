@@ -1,5 +1,6 @@
 //! What happens to a client.
 
+use bytes::Bytes;
 use mooring_sharedfs_core::Result;
 use mooring_sharedfs_core::coordinator::ToClient;
 use mooring_terms::Version;
@@ -31,9 +32,9 @@ pub enum Event {
     Disconnected(StreamNumber),
     /// The coordinator says something.
     Message(StreamNumber, ToClient),
-    /// What blocks hold, in the order in which they were asked for.
-    BlocksRead(IoNumber, Result<Vec<Vec<u8>>>),
-    /// Blocks are written, with these versions, in order.
+    /// What blocks hold, in the order in which they were asked for: in pieces of one or more whole blocks.
+    BlocksRead(IoNumber, Result<Vec<Bytes>>),
+    /// Blocks are written, with these versions, one a block, in order.
     BlocksWritten(IoNumber, Result<Vec<Version>>),
     /// The kernel has given up what it was told to.
     Invalidated(InvalidationNumber),

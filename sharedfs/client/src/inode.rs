@@ -1,6 +1,6 @@
 //! What a client has of one inode.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber};
 use mooring_sharedfs_core::{Attributes, FileBlock, Ino, Name, Timestamp};
@@ -9,7 +9,7 @@ use mooring_terms::Time;
 use crate::layout::Layout;
 use crate::pages::Pages;
 use crate::recall::Recalled;
-use crate::write_back::WriteBack;
+use crate::write_back::Round;
 
 /// Size and date that are not committed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,6 @@ pub(crate) struct Local {
     pub(crate) size: u64,
     pub(crate) mtime: Timestamp,
     pub(crate) kill_privileges: bool,
-    /// Since when there is something to write back.
-    pub(crate) since: Time,
 }
 
 /// One inode. What is cached is good as long as `lease` is at least `Read`.
@@ -54,16 +52,21 @@ pub(crate) struct Inode {
     /// Counts writes; and up to where they are committed.
     pub(crate) written: u64,
     pub(crate) committed: u64,
-    pub(crate) write_back: Option<WriteBack>,
+    /// Rounds of writing back that are no part of the file yet, in order; and how many of the first are in a
+    /// commit on its way.
+    pub(crate) rounds: VecDeque<Round>,
+    pub(crate) committing: usize,
+    /// When what no round has taken is to be written back.
+    pub(crate) due: Option<Time>,
     /// Writes back that failed.
     pub(crate) errors: u64,
     /// What is open here; what of that the coordinator knows; closes on their way.
     pub(crate) handles: u64,
+    /// Of what is open, how much can be mapped and written to.
+    pub(crate) maps: u64,
     pub(crate) registered: u64,
     pub(crate) closing: u64,
     pub(crate) registering: bool,
-    /// How many times the kernel has looked it up and not forgotten.
-    pub(crate) lookups: u64,
     /// The kernel may have pages, of the inode as it was at this change.
     pub(crate) kernel_pages: Option<u64>,
     /// This client has taken its last name.
@@ -96,13 +99,15 @@ impl Inode {
             local: None,
             written: 0,
             committed: 0,
-            write_back: None,
+            rounds: VecDeque::new(),
+            committing: 0,
+            due: None,
             errors: 0,
             handles: 0,
+            maps: 0,
             registered: 0,
             closing: 0,
             registering: false,
-            lookups: 0,
             kernel_pages: None,
             gone: false,
         }
@@ -110,7 +115,23 @@ impl Inode {
 
     /// Whether something was accepted that is not part of the file yet.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.local.is_some() || self.write_back.is_some() || self.pages.dirty() > 0
+        self.local.is_some() || !self.rounds.is_empty() || self.pages.dirty() > 0
+    }
+
+    /// Whether what was written up to this number is in a commit on its way that nothing at the coordinator
+    /// holds up: an fsync that is asked for now comes behind it. (Bytes for the tree may have to wait for
+    /// space.)
+    pub(crate) fn is_being_committed(&self, number: u64) -> bool {
+        let rounds = self.rounds.iter().take(self.committing);
+        self.lease >= LeaseLevel::Write
+            && rounds.clone().all(|round| !round.lies_in_tree())
+            && rounds.last().is_some_and(|round| round.number() >= number)
+    }
+
+    /// Up to where the file reaches when all rounds are part of it.
+    pub(crate) fn size_under_way(&self) -> u64 {
+        let committed = self.attributes.map_or(0, |attributes| attributes.size);
+        self.rounds.back().map_or(committed, |round| round.size().max(committed))
     }
 
     /// The attributes with what this client has changed on top.
@@ -153,7 +174,8 @@ impl Inode {
             && self.recalled.is_none()
             && self.changing == 0
             && self.reading == 0
-            && self.handles + self.registered + self.closing + self.lookups == 0
+            && self.handles + self.registered + self.closing == 0
+            && self.kernel_pages.is_none()
             && !self.lease_asked
             && !self.attributes_asked
             && !self.layout_asked

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mooring_sharedfs_core::file::Seek;
 use mooring_sharedfs_core::locks::{HeldLock, LockMode, LockRange, LockSpace};
 use mooring_sharedfs_core::ops::{Make, RenameMode, SetAttributes, Statistics, XattrMode};
@@ -125,7 +126,7 @@ pub enum KernelOperation {
     Write {
         handle: HandleId,
         offset: u64,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         append: bool,
         cached: bool,
         kill_privileges: bool,
@@ -269,7 +270,8 @@ pub enum KernelReply {
     /// A directory, and its parent for `..`; `.` and `..` are the shell's to add.
     OpenedDirectory(HandleId, Ino),
     Created(Entry, HandleId, OpenFlags),
-    Bytes(Vec<u8>),
+    /// Of a file, in pieces that follow each other.
+    Bytes(Vec<Bytes>),
     Written(u64),
     Directory(Vec<DirectoryItem>),
     Target(Vec<u8>),

@@ -14,6 +14,11 @@ impl Layout {
         self.0.clear();
     }
 
+    /// How many pieces are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What holds `block`, and the blocks behind it up to the end of the piece.
     pub(crate) fn at(&self, block: FileBlock) -> Option<Mapping> {
         let (_, piece) = self.0.range(..=block).next_back()?;
@@ -50,8 +55,40 @@ impl Layout {
                 }
             }
         }
+        self.insert_joined(new);
+    }
+
+    /// Puts a piece where nothing is, together with those beside it that it goes on from or into.
+    fn insert_joined(&mut self, mut new: Mapping) {
+        if let Some((_, before)) = self.0.range(..new.block).next_back()
+            && let Some(both) = joined(before, &new)
+        {
+            self.0.remove(&both.block);
+            new = both;
+        }
+        if let Some(behind) = self.0.get(&new.end())
+            && let Some(both) = joined(&new, behind)
+        {
+            self.0.remove(&new.end());
+            new = both;
+        }
         self.0.insert(new.block, new);
     }
+}
+
+/// Two pieces as one, if the second goes on where the first ends, in the file and in the volume.
+fn joined(first: &Mapping, second: &Mapping) -> Option<Mapping> {
+    let mapped = match (first.mapped, second.mapped) {
+        _ if first.end() != second.block => return None,
+        (Mapped::Hole, Mapped::Hole) => Mapped::Hole,
+        (Mapped::Blocks(a, state), Mapped::Blocks(b, same))
+            if state == same && a.end() == b.start =>
+        {
+            Mapped::Blocks(Run::new(a.start, a.count + b.count), state)
+        }
+        _ => return None,
+    };
+    Some(Mapping { block: first.block, count: first.count + second.count, mapped })
 }
 
 /// The blocks `from..to` of a piece, which they lie in.
@@ -96,5 +133,21 @@ mod tests {
         );
         assert_eq!(layout.first_unknown(FileBlock(0), FileBlock(100)), None);
         assert_eq!(layout.first_unknown(FileBlock(50), FileBlock(101)), Some(FileBlock(100)));
+    }
+
+    #[test]
+    fn pieces_that_go_on_are_one() {
+        let mut layout = Layout::default();
+        // Even with another between them at first.
+        for (at, count, address) in [(0, 4, 100), (8, 4, 108), (4, 4, 104), (12, 1, 7), (13, 1, 8)]
+        {
+            layout.put(blocks(at, count, address));
+        }
+        assert_eq!(layout.len(), 2);
+        assert_eq!(layout.at(FileBlock(5)).map(|piece| piece.count), Some(7));
+        layout.put(blocks(5, 1, 300));
+        assert_eq!(layout.len(), 4);
+        layout.put(blocks(5, 1, 105));
+        assert_eq!(layout.len(), 2);
     }
 }

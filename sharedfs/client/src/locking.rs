@@ -233,12 +233,48 @@ impl Client {
         self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Task(id, Change::none()));
     }
 
-    /// A lock came for somebody who is gone.
+    /// A lock came for somebody who is gone: what they had before is theirs again, and the rest is free. That
+    /// waits for nobody, as it was part of what is held now.
     pub(crate) fn unlock_for_nobody(&mut self, turn: &mut Turn<'_>, request: &LockRequest) {
         let place = (request.ino, request.space);
         let (owner, range) = (request.owner, request.range);
+        let mut before: Vec<(LockRange, LockMode)> = self
+            .locks
+            .of(request.ino, request.space)
+            .filter(|lock| lock.owner == owner)
+            .map(|lock| (common(lock.range, range), lock.mode))
+            .filter(|(range, _)| range.start <= range.end)
+            .collect();
+        before.sort_unstable_by_key(|(range, _)| range.start);
+        let mut free = Some(range.start);
+        for (range, mode) in before {
+            let asked = LockRequest { range, mode, ..*request };
+            let asked = Operation::Lock { request: asked, on_conflict: OnConflict::Fail };
+            self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Nobody);
+            if let Some(start) = free.filter(|&start| start < range.start) {
+                self.free(turn, place, owner, LockRange { start, end: range.start - 1 });
+            }
+            free = range.end.checked_add(1);
+        }
+        if let Some(start) = free.filter(|&start| start <= range.end) {
+            self.free(turn, place, owner, LockRange { start, end: range.end });
+        }
+    }
+
+    fn free(
+        &mut self,
+        turn: &mut Turn<'_>,
+        place: (Ino, LockSpace),
+        owner: LockOwner,
+        range: LockRange,
+    ) {
         let asked = Operation::Unlock { place, owner, range };
         self.locks.unlock(place, owner, range, &mut Vec::new());
         self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Nobody);
     }
+}
+
+/// What two ranges have in common: none, if it ends before it begins.
+fn common(a: LockRange, b: LockRange) -> LockRange {
+    LockRange { start: a.start.max(b.start), end: a.end.min(b.end) }
 }

@@ -6,7 +6,7 @@ use mooring_sharedfs_core::coordinator::{Operation, Reply, Request};
 use mooring_sharedfs_core::leases::LeaseLevel;
 use mooring_sharedfs_core::locks::{LockRange, LockSpace};
 use mooring_sharedfs_core::ops::DirectoryPage;
-use mooring_sharedfs_core::{Access, Attributes, Caller, Cookie, Ino};
+use mooring_sharedfs_core::{Access, Attributes, Caller, Cookie, FileBlock, Ino};
 
 use crate::client::{Client, Turn};
 use crate::kernel::{DirectoryItem, HandleId, KernelOperation, KernelReply, OpenFlags};
@@ -17,11 +17,24 @@ use crate::tasks::{Attempt, Stage, TaskId};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handle {
     pub(crate) ino: Ino,
+    /// A mapping of it can be written to, of which nothing tells but that its pages are read.
+    pub(crate) maps: bool,
     /// Writes back that had failed when it was opened, or were told through it.
     errors: u64,
     /// Where reading a directory ends, and whether it has begun.
     bound: Cookie,
     begun: bool,
+    /// How it is read.
+    pub(crate) stretch: Stretch,
+}
+
+/// Reads of a handle that follow each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stretch {
+    /// The blocks of the last one, how many went on where the one before ended, and what was read ahead.
+    pub(crate) last: (FileBlock, FileBlock),
+    pub(crate) reads: u32,
+    pub(crate) ahead: FileBlock,
 }
 
 impl Client {
@@ -46,12 +59,13 @@ impl Client {
         Attempt::Wait(Stage::Asked)
     }
 
-    fn new_handle(&mut self, ino: Ino, bound: Cookie) -> HandleId {
+    fn new_handle(&mut self, ino: Ino, maps: bool, bound: Cookie) -> HandleId {
         let inode = self.inode(ino);
         inode.handles += 1;
+        inode.maps += u64::from(maps);
         let errors = inode.errors;
         self.last_handle = HandleId(self.last_handle.0 + 1);
-        let handle = Handle { ino, errors, bound, begun: false };
+        let handle = Handle { ino, maps, errors, bound, begun: false, stretch: Stretch::default() };
         self.handles.insert(self.last_handle, handle);
         self.last_handle
     }
@@ -66,11 +80,12 @@ impl Client {
             _ => Access::NONE,
         };
         let writes = access.bits() & Access::WRITE.bits() != 0;
+        let maps = writes && access.bits() & Access::READ.bits() != 0;
         let inode = self.inode(ino);
         let current = inode.kernel_pages.is_none()
             || inode.kernel_pages == inode.attributes.map(|attributes| attributes.change);
         let keep_cache = !writes && inode.lease >= LeaseLevel::Read && current;
-        let handle = self.new_handle(ino, Cookie(0));
+        let handle = self.new_handle(ino, maps, Cookie(0));
         KernelReply::Opened(handle, OpenFlags { direct: writes, keep_cache })
     }
 
@@ -163,7 +178,9 @@ impl Client {
             if let Some(owner) = flock {
                 self.end_owner(turn, handle.ino, LockSpace::Flock, owner);
             }
-            self.inode(handle.ino).handles -= 1;
+            let inode = self.inode(handle.ino);
+            inode.handles -= 1;
+            inode.maps -= u64::from(handle.maps);
             self.to_close.insert(handle.ino);
             self.poked = true;
         }
@@ -212,7 +229,7 @@ impl Client {
     ) -> KernelReply {
         let Operation::Opendir { dir } = operation else { return KernelReply::Done };
         self.inode(*dir).registered += 1;
-        let handle = self.new_handle(*dir, bound);
+        let handle = self.new_handle(*dir, false, bound);
         KernelReply::OpenedDirectory(handle, parent)
     }
 

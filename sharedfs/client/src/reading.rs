@@ -1,6 +1,7 @@
 //! Reading: from pages and the known layout under a lease; without one, as the coordinator says where
 //! the bytes are, each time anew.
 
+use bytes::Bytes;
 use mooring_sharedfs_core::coordinator::ToCoordinator;
 use mooring_sharedfs_core::coordinator::{Operation, Reply};
 use mooring_sharedfs_core::file::{Mapped, Mapping, Segment, Source};
@@ -15,19 +16,25 @@ use crate::client::{Client, Turn};
 use crate::command::Command;
 use crate::event::IoNumber;
 use crate::inode::Inode;
-use crate::kernel::{KernelOperation, KernelReply};
+use crate::kernel::{HandleId, KernelOperation, KernelReply};
+use crate::pages::{Pieces, SHARED};
 use crate::replies::{Change, Purpose};
 use crate::tasks::{Attempt, Stage, Task, TaskId};
 
-/// How many blocks' places are asked for at once, at least.
-const WINDOW: u64 = 256;
+/// How many blocks' places are asked for at once, at least: 1 GiB, but no more than the coordinator puts
+/// into one answer.
+const WINDOW: u64 = 1 << 18;
+
+/// How many blocks are read ahead at once.
+const STEP: u64 = 256;
 
 /// A read without a lease, and how far it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gathering {
     offset: u64,
     length: u64,
-    bytes: Vec<u8>,
+    bytes: Vec<Bytes>,
+    have: u64,
     /// Pieces whose blocks are being read.
     segments: Vec<Segment>,
     /// Where the file ended.
@@ -50,9 +57,11 @@ pub(crate) enum Io {
 
 impl Client {
     pub(crate) fn try_read(&mut self, turn: &mut Turn<'_>, id: TaskId, task: &Task) -> Attempt {
-        let KernelOperation::Read { handle, offset, length, cached } = task.request.operation else {
+        let KernelOperation::Read { handle, offset, length, cached } = task.request.operation
+        else {
             return Attempt::error(FsError::Invalid);
         };
+        let number = handle;
         let Some(handle) = self.handles.get(&handle).copied() else {
             return Attempt::error(FsError::Invalid);
         };
@@ -61,6 +70,19 @@ impl Client {
         if inode.recalled.as_ref().is_some_and(|recalled| recalled.holds_reads()) {
             return Attempt::Park;
         }
+        if cached && inode.maps > 0 && inode.lease < LeaseLevel::Write {
+            // Nothing tells that a mapping is written to: others must not read beside it.
+            let contended = turn.now < inode.contended_until;
+            if inode.recalled.is_none() && !contended {
+                let holds = inode.lease >= LeaseLevel::Read;
+                self.want_to_write(turn, ino);
+                if !holds {
+                    return Attempt::Park;
+                }
+                // A recall of what is held would wait for this page.
+            }
+        }
+        let inode = self.inode(ino);
         if inode.lease < LeaseLevel::Read || inode.rewriting > 0 {
             let gathering = Gathering { offset, length, cached, ..Gathering::default() };
             return self.gather(turn, id, ino, gathering);
@@ -74,7 +96,9 @@ impl Client {
             return Attempt::Answer(KernelReply::Bytes(Vec::new()));
         }
         let (from, to) = (FileBlock::of(offset), FileBlock::at_or_after(end));
-        if !self.need_pages(turn, ino, from, to) {
+        let ready = self.need_pages(turn, ino, from, to);
+        self.read_ahead(turn, number, (from, to), seen.size);
+        if !ready {
             return Attempt::Park;
         }
         if cached {
@@ -98,21 +122,65 @@ impl Client {
     }
 
     /// The bytes of pages and holes that are all known.
-    fn assemble(&self, ino: Ino, offset: u64, end: u64) -> Vec<u8> {
+    fn assemble(&self, ino: Ino, offset: u64, end: u64) -> Vec<Bytes> {
         let Some(inode) = self.inodes.get(&ino) else { return Vec::new() };
-        let mut bytes = Vec::with_capacity((end - offset) as usize);
+        let mut pieces = Pieces::default();
         let mut at = offset;
         while at < end {
             let block = FileBlock::of(at);
             let (from, to) = ((at - block.offset()) as usize, end.min(block.plus(1).offset()));
             let count = (to - at) as usize;
             match inode.pages.get(block) {
-                Some(page) => bytes.extend_from_slice(&page.bytes[from..from + count]),
-                None => bytes.resize(bytes.len() + count, 0),
+                Some(page) => pieces.push(page, from, from + count),
+                None => pieces.zeros(count),
             }
             at = to;
         }
-        bytes
+        pieces.finish()
+    }
+
+    /// Has the blocks behind these read, if whoever reads does so at a stretch.
+    fn read_ahead(
+        &mut self,
+        turn: &mut Turn<'_>,
+        handle: HandleId,
+        (from, to): (FileBlock, FileBlock),
+        size: u64,
+    ) {
+        let ahead_max = self.options.ahead_max / BLOCK_SIZE as u64;
+        let Some(of) = self.handles.get_mut(&handle) else { return };
+        // Tried again, it is the same read.
+        let again = of.stretch.last == (from, to);
+        if !again {
+            let goes_on = from == of.stretch.last.1 || from.plus(1) == of.stretch.last.1;
+            of.stretch.reads = if goes_on { of.stretch.reads + 1 } else { 0 };
+            of.stretch.last = (from, to);
+            if !goes_on {
+                of.stretch.ahead = to;
+            }
+        }
+        if again || of.stretch.reads == 0 {
+            return;
+        }
+        let mut at = of.stretch.ahead.max(to);
+        let end = to.plus(ahead_max).min(FileBlock::at_or_after(size));
+        // By steps: so that what is asked for is worth a message.
+        if end.0 < at.plus(STEP).0 && end != FileBlock::at_or_after(size) {
+            return;
+        }
+        let ino = of.ino;
+        while at < end {
+            let next = at.plus(STEP).min(end);
+            if self.inode(ino).layout.first_unknown(at, next).is_some() {
+                self.need_layout(turn, ino, at, next);
+                break;
+            }
+            self.need_pages(turn, ino, at, next);
+            at = next;
+        }
+        if let Some(of) = self.handles.get_mut(&handle) {
+            of.stretch.ahead = at;
+        }
     }
 
     /// Whether all blocks `from..to` are in pages or known to be zeros; has read what lacks.
@@ -213,8 +281,8 @@ impl Client {
         ino: Ino,
         gathering: Gathering,
     ) -> Attempt {
-        let offset = gathering.offset + gathering.bytes.len() as u64;
-        let length = gathering.length - gathering.bytes.len() as u64;
+        let offset = gathering.offset + gathering.have;
+        let length = gathering.length - gathering.have;
         self.inode(ino).reading += 1;
         let kept = gathering.cached;
         let wanted = match kept {
@@ -264,7 +332,7 @@ impl Client {
         }
         self.tasks.insert(id, task);
         if blocks.is_empty() {
-            return self.gathered(turn, id, attributes.ino, &[]);
+            return self.gathered(turn, id, attributes.ino, Vec::new());
         }
         let io = self.next_io();
         self.inode(attributes.ino).reading += 1;
@@ -273,30 +341,25 @@ impl Client {
     }
 
     /// All pieces of an answer are there.
-    fn gathered(&mut self, turn: &mut Turn<'_>, id: TaskId, ino: Ino, read: &[Vec<u8>]) {
+    fn gathered(&mut self, turn: &mut Turn<'_>, id: TaskId, ino: Ino, read: Vec<Bytes>) {
         let Some(mut task) = self.tasks.remove(&id) else { return };
         let Stage::Gathering(gathering) = &mut task.stage else { return };
-        let mut read = read.iter();
+        let mut read = Blocks::of(read);
         for segment in std::mem::take(&mut gathering.segments) {
+            let length = segment.length as usize;
             match segment.source {
-                Source::Zeros => {
-                    let end = gathering.bytes.len() + segment.length as usize;
-                    gathering.bytes.resize(end, 0);
-                }
-                Source::Bytes(bytes) => gathering.bytes.extend(bytes),
+                Source::Zeros => gathering.bytes.push(vec![0; length].into()),
+                Source::Bytes(bytes) => gathering.bytes.push(bytes.into()),
                 Source::Blocks(_, at) => {
-                    let mut all = Vec::new();
-                    for _ in 0..blocks_in(at, segment.length) {
-                        all.extend(read.next().into_iter().flatten());
-                    }
-                    all.resize(all.len().max(at + segment.length as usize), 0);
-                    gathering.bytes.extend(&all[at..at + segment.length as usize]);
+                    let count = blocks_in(at, segment.length) as usize;
+                    gathering.bytes.extend(read.take(count, at, length));
                 }
             }
+            gathering.have += segment.length;
         }
         let end = (gathering.offset + gathering.length).min(gathering.size);
-        let have = gathering.offset + gathering.bytes.len() as u64;
-        if have >= end || gathering.bytes.is_empty() {
+        let have = gathering.offset + gathering.have;
+        if have >= end || gathering.have == 0 {
             let bytes = std::mem::take(&mut gathering.bytes);
             let unvouched = gathering.unvouched;
             self.reply(turn, &task.request, KernelReply::Bytes(bytes));
@@ -318,14 +381,14 @@ impl Client {
         &mut self,
         turn: &mut Turn<'_>,
         io: IoNumber,
-        read: Result<Vec<Vec<u8>>>,
+        read: Result<Vec<Bytes>>,
     ) {
         match self.ios.remove(&io) {
             Some(Io::Load(ino, term, blocks)) => self.loaded(turn, ino, term, &blocks, read),
             Some(Io::Gather(id, ino)) => {
                 self.inode(ino).reading -= 1;
                 match read {
-                    Ok(read) => self.gathered(turn, id, ino, &read),
+                    Ok(read) => self.gathered(turn, id, ino, read),
                     Err(error) => {
                         if let Some(task) = self.tasks.remove(&id) {
                             self.reply(turn, &task.request, KernelReply::Error(error));
@@ -344,23 +407,37 @@ impl Client {
         ino: Ino,
         term: u64,
         blocks: &[FileBlock],
-        read: Result<Vec<Vec<u8>>>,
+        read: Result<Vec<Bytes>>,
     ) {
         let failed = read.is_err();
-        self.with_pages(ino, |inode| {
+        let kept = self.with_pages(ino, |inode| {
             inode.reading -= 1;
-            inode.loading.retain(|block| !blocks.contains(block));
-            let (Ok(read), Some(attributes)) = (read, inode.attributes) else { return };
-            if inode.term != term || inode.lease < LeaseLevel::Read {
-                return;
+            for block in blocks {
+                inode.loading.remove(block);
             }
-            for (&block, mut bytes) in blocks.iter().zip(read) {
+            let (Ok(read), Some(attributes)) = (read, inode.attributes) else { return false };
+            if inode.term != term || inode.lease < LeaseLevel::Read {
+                return false;
+            }
+            let pieces = read.iter().flat_map(|piece| {
+                (0..piece.len() / BLOCK_SIZE).map(move |i| (piece, i * BLOCK_SIZE))
+            });
+            for (&block, (piece, at)) in blocks.iter().zip(pieces) {
                 // What lies behind the end is anything.
                 let inside = attributes.size.saturating_sub(block.offset());
-                bytes.truncate(usize::try_from(inside).unwrap_or(BLOCK_SIZE).min(BLOCK_SIZE));
-                inode.pages.load(block, bytes);
+                let inside = usize::try_from(inside).unwrap_or(BLOCK_SIZE).min(BLOCK_SIZE);
+                match (inside, piece.len()) {
+                    (BLOCK_SIZE, BLOCK_SIZE | SHARED..) => {
+                        inode.pages.load(block, piece.clone(), at)
+                    }
+                    _ => inode.pages.load_part(block, &piece[at..at + inside]),
+                }
             }
+            true
         });
+        if kept {
+            self.keep_for_now(ino, blocks);
+        }
         if failed {
             self.fail_readers(turn, ino);
         }
@@ -414,6 +491,46 @@ impl Client {
         if let Some(session) = self.link.session {
             self.link.send(ToCoordinator::LayoutsReturned(session, number), turn.out);
         }
+    }
+}
+
+/// Blocks that were read, taken from the front.
+struct Blocks {
+    pieces: std::vec::IntoIter<Bytes>,
+    /// What is left of the piece that is being taken.
+    rest: Bytes,
+}
+
+impl Blocks {
+    fn of(pieces: Vec<Bytes>) -> Self {
+        Self { pieces: pieces.into_iter(), rest: Bytes::new() }
+    }
+
+    /// Of the next `count` blocks, `length` bytes from byte `at` on; zeros for what isn't there.
+    fn take(&mut self, count: usize, at: usize, length: usize) -> Vec<Bytes> {
+        let (mut out, mut skip, mut wanted) = (Vec::new(), at, length);
+        let mut left = count * BLOCK_SIZE;
+        while left > 0 {
+            if self.rest.is_empty() {
+                let Some(next) = self.pieces.next() else { break };
+                self.rest = next;
+                continue;
+            }
+            let mut part = self.rest.split_to(self.rest.len().min(left));
+            left -= part.len();
+            let skipped = skip.min(part.len());
+            let _ = part.split_to(skipped);
+            skip -= skipped;
+            part.truncate(wanted);
+            wanted -= part.len();
+            if !part.is_empty() {
+                out.push(part);
+            }
+        }
+        if wanted > 0 {
+            out.push(vec![0; wanted].into());
+        }
+        out
     }
 }
 

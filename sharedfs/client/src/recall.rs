@@ -13,6 +13,7 @@ use mooring_sharedfs_core::coordinator::ToCoordinator;
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::{Attributes, Ino};
 
+use crate::caches::SHED;
 use crate::client::{Client, Turn};
 use crate::command::{Command, Invalidation};
 use crate::event::InvalidationNumber;
@@ -61,6 +62,8 @@ impl Client {
             self.drop_if_idle(ino);
             return;
         }
+        // Pages come back with a lease to write, or not at all.
+        let keep = if inode.maps > 0 { LeaseLevel::None } else { keep };
         match &mut inode.recalled {
             Some(before) if before.number == number && before.keep <= keep => {}
             Some(before) => {
@@ -77,13 +80,13 @@ impl Client {
         self.poked = true;
     }
 
-    /// Gives leases back that nobody uses, so that there is room for others.
+    /// Gives leases back that nobody uses, so that there is room for others: some at a time, of all in turn.
     pub(crate) fn shed(&mut self) {
-        let idle = self.inodes.iter().filter(|(_, inode)| {
+        let idle = self.inodes.range(self.shed_from..).filter(|(_, inode)| {
             inode.lease > LeaseLevel::None && inode.recalled.is_none() && inode.handles == 0
         });
-        let inos: Vec<Ino> =
-            idle.map(|(&ino, _)| ino).take(self.options.leases_max / 8 + 1).collect();
+        let inos: Vec<Ino> = idle.map(|(&ino, _)| ino).take(SHED).collect();
+        self.shed_from = inos.last().map_or(Ino(0), |ino| Ino(ino.0 + 1));
         for ino in inos {
             self.give_back(ino);
         }
@@ -106,11 +109,12 @@ impl Client {
     /// Gives the lease on an inode back that has lost its last name, once the kernel knows nothing of it:
     /// it never comes again.
     pub(crate) fn give_back_if_gone(&mut self, ino: Ino) {
-        let gone = |inode: &crate::inode::Inode| {
+        let lookups = self.lookups(ino);
+        let gone = |inode: &Box<crate::inode::Inode>| {
             inode.gone
                 && inode.lease > LeaseLevel::None
                 && inode.recalled.is_none()
-                && inode.handles + inode.lookups == 0
+                && inode.handles + lookups == 0
         };
         if self.inodes.get(&ino).is_some_and(gone) {
             self.give_back(ino);
@@ -158,8 +162,9 @@ impl Client {
         let kept = self.is_mutated(crate::Mutation::KernelUninvalidated);
         #[cfg(not(feature = "mutations"))]
         let kept = false;
+        let lookups = self.lookups(ino);
         let inode = self.inode(ino);
-        let known = (inode.lookups > 0 || inode.handles > 0 || ino == Ino::ROOT) && !kept;
+        let known = (lookups > 0 || inode.handles > 0 || ino == Ino::ROOT) && !kept;
         let pages = (inode.handles > 0 || inode.kernel_pages.is_some()) && !kept;
         // The kernel may have names that are not kept here.
         let names = names && inode.lease >= LeaseLevel::Sole && !kept;

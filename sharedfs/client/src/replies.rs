@@ -183,6 +183,11 @@ impl Client {
                     self.parked.insert(id);
                 }
             }
+            KernelOperation::Fsync { .. } | KernelOperation::Write { .. }
+                if matches!(task.stage, Stage::Syncing(_)) =>
+            {
+                self.synced(turn, id, &reply);
+            }
             // What went through the coordinator is not on media yet.
             KernelOperation::Write { sync: true, .. } if matches!(reply, Reply::Written(..)) => {
                 let caller = task.request.caller.clone();
@@ -322,10 +327,13 @@ impl Client {
     fn layout_answered(&mut self, ino: Ino, term: u64, reply: Reply, old: bool) {
         let inode = self.inode(ino);
         (inode.layout_asked, inode.reading) = (false, inode.reading - 1);
+        let before = inode.layout.len();
         let good = !old && inode.term == term && inode.lease >= LeaseLevel::Read;
         if let (Reply::Mappings(mappings), true) = (reply, good) {
             mappings.into_iter().for_each(|mapping| inode.layout.put(mapping));
         }
+        let more = inode.layout.len().saturating_sub(before);
+        self.pieces += more;
     }
 
     fn inline_answered(&mut self, ino: Ino, term: u64, reply: Reply, old: bool) {
@@ -341,8 +349,9 @@ impl Client {
                         bytes.extend(of);
                     }
                 }
-                inode.pages.load(FileBlock(0), bytes);
+                inode.pages.load_part(FileBlock(0), &bytes);
             }
         });
+        self.keep_for_now(ino, &[FileBlock(0)]);
     }
 }

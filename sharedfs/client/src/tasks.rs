@@ -41,6 +41,8 @@ pub(crate) enum Stage {
     Cancelling(WaitId),
     /// What was written up to this number is to be part of the file; then fsync goes on.
     Committing(u64),
+    /// An fsync is asked for, behind the commit of what was written up to this number.
+    Syncing(u64),
     /// Its answer waits until the kernel has given up pages.
     Holding(InvalidationNumber, Box<KernelReply>),
     /// And has.
@@ -125,11 +127,11 @@ impl Client {
         self.by_kernel.remove(&request.id);
         match &reply {
             KernelReply::Entry(entry) | KernelReply::Created(entry, ..) => {
-                self.inode(entry.attributes.ino).lookups += 1;
+                *self.lookups.entry(entry.attributes.ino).or_default() += 1;
             }
             KernelReply::Directory(items) => {
                 for item in items.iter().filter(|item| item.entry.is_some()) {
-                    self.inode(item.ino).lookups += 1;
+                    *self.lookups.entry(item.ino).or_default() += 1;
                 }
             }
             _ => {}
@@ -192,7 +194,7 @@ impl Client {
             return Attempt::error(FsError::Invalid);
         };
         if let Some(ino) = contents
-            && self.inodes.get(&ino).is_some_and(crate::inode::Inode::is_dirty)
+            && self.inodes.get(&ino).is_some_and(|inode| inode.is_dirty())
         {
             self.write_back(turn, ino);
             return Attempt::Park;

@@ -1,99 +1,199 @@
-//! Writing back: pages to their blocks, then one commit. One round an inode at a time, of all that is
-//! dirty when it begins.
+//! Writing back: pages to their blocks, in rounds, then commits.
+//!
+//! ```text
+//!   unwritten ──round begins──> writing ──versions──> written ──commit, with all before it──> the file's
+//! ```
+//! A round takes all that is dirty when it begins, but for pages that are on their way with one before.
+//! Rounds of one inode overlap; what they wrote becomes part of the file in the order in which they began,
+//! with one commit at a time, for all that is written by then. So a file that is written at a stretch
+//! is always on its way, and its size never moves past what lacks.
 
 use mooring_sharedfs_core::coordinator::{Operation, Reply};
 use mooring_sharedfs_core::file::{Commit, Mapped, Mapping, NewExtent};
 use mooring_sharedfs_core::format::{ExtentState, INLINE_BYTES, Versions};
 use mooring_sharedfs_core::{BlockAddress, Caller, FileBlock, FsError, Ino, Result, Run};
-use mooring_terms::{SliceIndex, Time, Version};
+use mooring_terms::{BLOCK_SIZE, SliceIndex, Version};
+
+use bytes::Bytes;
 
 use crate::client::{Client, Turn};
 use crate::command::Command;
 use crate::event::IoNumber;
+use crate::pages::Pieces;
 use crate::reading::Io;
 use crate::replies::Purpose;
 
+/// From as many pages on a round begins by itself: 1 MiB.
+pub(crate) const FULL: usize = 256;
+
+/// As many rounds of an inode are on their way at most, of those that begin by themselves.
+const ROUNDS: usize = 8;
+
+/// No commit takes more extents along: a letter has room for many times that.
+const EXTENTS: usize = 8192;
+
 /// One round.
 #[derive(Clone, Debug)]
-pub(crate) struct WriteBack {
-    /// It takes along all writes up to this one.
+pub(crate) struct Round {
+    /// All writes up to this one are in it or in those before.
     number: u64,
+    /// Its pages.
+    pages: Vec<FileBlock>,
     /// The blocks that are written, in the order in which they were given out.
-    addresses: Vec<BlockAddress>,
+    runs: Vec<Run>,
     commit: Commit,
+    /// What it waits for; nothing when it is written.
+    io: Option<IoNumber>,
+}
+
+impl Round {
+    /// The size that it gives the file, if that is less.
+    pub(crate) fn size(&self) -> u64 {
+        self.commit.size_at_least
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn lies_in_tree(&self) -> bool {
+        self.commit.inline.is_some()
+    }
+}
+
+/// Blocks that are to be written: runs of addresses with their bytes.
+#[derive(Default)]
+struct Writes {
+    runs: Vec<(Run, Pieces)>,
+}
+
+impl Writes {
+    fn push(&mut self, address: BlockAddress, slice_blocks: u64, page: &crate::pages::Page) {
+        match self.runs.last_mut() {
+            // A run lies in one slice.
+            Some((run, pieces))
+                if run.end() == address && !address.0.is_multiple_of(slice_blocks) =>
+            {
+                run.count += 1;
+                pieces.push(page, 0, BLOCK_SIZE);
+            }
+            _ => {
+                let mut pieces = Pieces::default();
+                pieces.push(page, 0, BLOCK_SIZE);
+                self.runs.push((Run::new(address, 1), pieces));
+            }
+        }
+    }
+
+    /// Where they go, and the bytes: each as much as lies together, in whole blocks.
+    fn finish(self) -> (Vec<Run>, Vec<(BlockAddress, Bytes)>) {
+        let (mut runs, mut writes) = (Vec::new(), Vec::new());
+        for (run, pieces) in self.runs {
+            let mut at = run.start;
+            for bytes in pieces.finish() {
+                let blocks = (bytes.len() / BLOCK_SIZE) as u64;
+                writes.push((at, bytes));
+                at = at.plus(blocks);
+            }
+            runs.push(run);
+        }
+        (runs, writes)
+    }
 }
 
 impl Client {
-    /// Begins a round, unless one is under way.
+    /// Begins a round of all that is dirty, if there is anything that is not on its way.
     pub(crate) fn write_back(&mut self, turn: &mut Turn<'_>, ino: Ino) {
         let inode = self.inode(ino);
-        if inode.write_back.is_some() || !inode.is_dirty() {
+        let Some(local) = inode.local else { return };
+        let (pages, waits) = inode.pages.take_unwritten(None);
+        if waits.is_some() && local.size > inode.size_under_way() {
+            // The size would move past what is left out, whose last bytes may be another file's.
+            return inode.pages.put_back(pages);
+        }
+        self.begin_round(turn, ino, pages, waits, local.size);
+    }
+
+    /// Begins a round if as much is dirty as one is worth. A last block that isn't full stays: it is
+    /// written again when the file goes on, and would have to wait for this round then.
+    pub(crate) fn write_back_if_full(&mut self, turn: &mut Turn<'_>, ino: Ino) {
+        let inode = self.inode(ino);
+        let Some(local) = inode.local else { return };
+        if inode.pages.unwritten() < FULL || inode.rounds.len() >= ROUNDS {
             return;
         }
-        let Some(local) = inode.local else { return };
-        let number = inode.written;
+        let last = FileBlock::of(local.size);
+        let leave = inode.pages.is_unwritten(last).then_some(last);
+        let size = leave.map_or(local.size, FileBlock::offset);
+        let (pages, waits) = inode.pages.take_unwritten(leave);
+        let on_their_way = inode.pages.unwritten() > usize::from(leave.is_some());
+        if on_their_way && size > inode.size_under_way() {
+            return inode.pages.put_back(pages);
+        }
+        self.begin_round(turn, ino, pages, waits, size);
+    }
+
+    fn begin_round(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ino: Ino,
+        pages: Vec<FileBlock>,
+        waits: Option<u64>,
+        size: u64,
+    ) {
+        let inode = self.inode(ino);
+        let Some(local) = inode.local.filter(|_| !pages.is_empty()) else { return };
+        let number = waits.map_or(inode.written, |first| first - 1);
+        self.unwritten_since(turn.now, ino, waits.is_some());
         let mut commit = Commit {
-            size_at_least: local.size,
+            size_at_least: size,
             mtime: Some(local.mtime),
             kill_privileges: local.kill_privileges,
             ..Commit::default()
         };
-        let mut writes = Vec::new();
-        let blocks = inode.pages.dirty_blocks();
-        let only_zero = blocks.iter().all(|&block| block == FileBlock(0));
-        if only_zero && !blocks.is_empty() && self.lies_in_tree(ino, local.size) {
+        let mut writes = Writes::default();
+        let only_zero = pages.iter().all(|&block| block == FileBlock(0));
+        if only_zero && self.lies_in_tree(ino, size) {
             let inode = self.inode(ino);
-            let page = inode.pages.get(FileBlock(0)).map(|page| page.bytes.clone());
-            commit.inline = page.map(|bytes| bytes[..local.size as usize].to_vec());
+            let page = inode.pages.get(FileBlock(0));
+            commit.inline = page.map(|page| page.bytes()[..size as usize].to_vec());
             inode.pages.begin(FileBlock(0), true);
         } else {
-            self.place(ino, &blocks, &mut commit, &mut writes);
+            self.place(ino, &pages, &mut commit, &mut writes);
         }
-        let addresses: Vec<BlockAddress> = writes.iter().map(|&(address, _)| address).collect();
+        let (runs, writes) = writes.finish();
+        let io = (!writes.is_empty()).then(|| self.next_io());
         let inode = self.inode(ino);
-        inode.write_back = Some(WriteBack { number, addresses, commit });
-        if writes.is_empty() {
-            return self.commit(turn, ino);
-        }
-        let io = self.next_io();
-        self.inode(ino).reading += 1;
+        inode.rounds.push_back(Round { number, pages, runs, commit, io });
+        let Some(io) = io else { return self.commit(turn, ino) };
+        inode.reading += 1;
         self.ios.insert(io, Io::WriteBack(ino));
         turn.out.push(Command::WriteBlocks(io, writes));
     }
 
     /// Whether a file of this size keeps its first block in the tree.
     fn lies_in_tree(&mut self, ino: Ino, size: u64) -> bool {
-        let piece = self.inode(ino).layout.at(FileBlock(0));
+        let inode = self.inode(ino);
+        let piece = inode.layout.at(FileBlock(0));
         let blocks = piece.is_some_and(|piece| matches!(piece.mapped, Mapped::Blocks(..)));
-        size <= INLINE_BYTES as u64 && !blocks
+        // On its way with a round before, it has a block by now.
+        let under_way = inode
+            .rounds
+            .iter()
+            .any(|round| round.commit.extents.iter().any(|extent| extent.block == FileBlock(0)));
+        size <= INLINE_BYTES as u64 && !blocks && !under_way
     }
 
     /// Says where each dirty block goes: where it is, or into one that is reserved.
-    fn place(
-        &mut self,
-        ino: Ino,
-        blocks: &[FileBlock],
-        commit: &mut Commit,
-        writes: &mut Vec<(BlockAddress, Vec<u8>)>,
-    ) {
+    fn place(&mut self, ino: Ino, pages: &[FileBlock], commit: &mut Commit, writes: &mut Writes) {
+        let slice_blocks = self.options.slice_blocks.max(1);
         let mut before = None;
-        for &block in blocks {
-            let inode = self.inode(ino);
-            let Some(bytes) = inode.pages.get(block).map(|page| page.bytes.clone()) else {
-                continue;
-            };
-            let versions = Versions::default();
-            let (address, goes_on) = match inode.layout.at(block).map(|piece| piece.mapped) {
-                Some(Mapped::Blocks(run, ExtentState::Written)) => {
-                    writes.push((run.start, bytes));
-                    self.inode(ino).pages.begin(block, false);
+        for &block in pages {
+            let Some(inode) = self.inodes.get_mut(&ino) else { return };
+            let (address, new, goes_on) = match inode.layout.at(block).map(|piece| piece.mapped) {
+                Some(Mapped::Blocks(run, state)) => {
                     before = None;
-                    continue;
-                }
-                Some(Mapped::Blocks(run, ExtentState::Unwritten)) => {
-                    before = None;
-                    inode.pages.begin(block, false);
-                    (run.start, false)
+                    (run.start, state == ExtentState::Unwritten, false)
                 }
                 _ => {
                     let follows = before.filter(|(of, _)| block == FileBlock(of + 1));
@@ -104,14 +204,22 @@ impl Client {
                         continue;
                     };
                     before = Some((block.0, address));
-                    self.inode(ino).pages.begin(block, false);
-                    (address, goes_on)
+                    (address, true, goes_on)
                 }
             };
-            writes.push((address, bytes));
+            let Some(page) = inode.pages.get(block) else { continue };
+            writes.push(address, slice_blocks, page);
+            inode.pages.begin(block, false);
+            if !new {
+                continue;
+            }
             match commit.extents.last_mut() {
                 Some(last) if goes_on && last.run.end() == address => last.run.count += 1,
-                _ => commit.extents.push(NewExtent { block, run: Run::new(address, 1), versions }),
+                _ => {
+                    let versions = Versions::default();
+                    let run = Run::new(address, 1);
+                    commit.extents.push(NewExtent { block, run, versions });
+                }
             }
         }
     }
@@ -136,66 +244,108 @@ impl Client {
             let slice_blocks = self.options.slice_blocks.max(1);
             let inode = self.inode(ino);
             inode.reading -= 1;
-            match (versions, &mut inode.write_back) {
-                (Ok(versions), Some(round)) => {
-                    let written = round.addresses.iter().copied().zip(versions).collect();
+            let place = inode.rounds.iter().position(|round| round.io == Some(io));
+            match (versions, place) {
+                (Ok(versions), Some(place)) => {
+                    let round = &mut inode.rounds[place];
+                    round.io = None;
+                    let blocks =
+                        round.runs.iter().flat_map(|run| (0..run.count).map(|i| run.start.plus(i)));
+                    let written = blocks.zip(versions).collect();
                     round.commit.name_versions(&written, |block| slice_of(block, slice_blocks));
                     self.commit(turn, ino);
                 }
-                (Err(_), _) => self.write_back_failed(turn, ino),
-                (Ok(_), None) => {}
+                (Err(_), Some(place)) => {
+                    let round = inode.rounds.remove(place);
+                    self.rounds_failed(turn, ino, round.into_iter().collect());
+                }
+                (_, None) => {}
             }
         }
         self.io_done(turn, io);
     }
 
+    /// Commits what is written, unless a commit is on its way: all rounds up to the first that isn't.
     fn commit(&mut self, turn: &mut Turn<'_>, ino: Ino) {
-        let Some(round) = &self.inode(ino).write_back else { return };
-        let asked = Operation::Commit { ino, commit: round.commit.clone() };
+        let inode = self.inode(ino);
+        if inode.committing > 0 {
+            return;
+        }
+        let mut commit: Option<Commit> = None;
+        let mut rounds = 0;
+        for round in &inode.rounds {
+            let fits = match &commit {
+                None => round.io.is_none(),
+                Some(before) => {
+                    round.io.is_none()
+                        && before.inline.is_none()
+                        && round.commit.inline.is_none()
+                        && before.extents.len() + round.commit.extents.len() <= EXTENTS
+                }
+            };
+            if !fits {
+                break;
+            }
+            rounds += 1;
+            commit = Some(match commit {
+                None => round.commit.clone(),
+                Some(before) => both(before, &round.commit),
+            });
+        }
+        let Some(commit) = commit else { return };
+        inode.committing = rounds;
+        let asked = Operation::Commit { ino, commit };
         self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Commit(ino));
     }
 
-    /// A round is part of the file, or not.
+    /// Rounds are part of the file, or not.
     pub(crate) fn committed(&mut self, turn: &mut Turn<'_>, ino: Ino, reply: Reply) {
+        let inode = self.inode(ino);
+        let committing = std::mem::take(&mut inode.committing).min(inode.rounds.len());
         let attributes = match reply {
             Reply::Attributes(attributes) => attributes,
             Reply::Refused(FsError::NoSpace { .. }) if self.pay(ino) => {
                 return self.commit(turn, ino);
             }
-            _ => return self.write_back_failed(turn, ino),
+            _ => {
+                let rounds = self.inode(ino).rounds.drain(..committing).collect();
+                return self.rounds_failed(turn, ino, rounds);
+            }
         };
-        let Some(round) = self.inode(ino).write_back.take() else { return };
         let inode = self.inode(ino);
-        for extent in &round.commit.extents {
-            let mapped = Mapped::Blocks(extent.run, ExtentState::Written);
-            inode.layout.put(Mapping { block: extent.block, count: extent.run.count, mapped });
+        let rounds: Vec<Round> = inode.rounds.drain(..committing).collect();
+        if inode.lease >= mooring_sharedfs_core::leases::LeaseLevel::Read {
+            let before = inode.layout.len();
+            for round in &rounds {
+                learn_places(&mut inode.layout, &round.commit);
+            }
+            let more = inode.layout.len().saturating_sub(before);
+            self.pieces += more;
         }
-        if round.commit.inline.is_some() {
-            let mapped = Mapped::Inline;
-            inode.layout.put(Mapping { block: FileBlock(0), count: 1, mapped });
-        }
+        let inode = self.inode(ino);
         if inode.kernel_pages.is_some()
             && inode.kernel_pages == inode.attributes.map(|before| before.change)
         {
             inode.kernel_pages = Some(attributes.change);
         }
-        inode.committed = inode.committed.max(round.number);
-        if inode.written == round.number {
-            inode.local = None;
-        } else if let Some(local) = &mut inode.local {
-            local.since = turn.now;
-        }
         inode.learn(attributes);
-        let freed = self.with_pages(ino, |inode| inode.pages.committed(round.number));
-        self.pool.release(freed);
-        self.settled(ino);
+        for round in rounds {
+            let (number, pages) = (round.number, round.pages);
+            let freed = self.with_pages(ino, |inode| {
+                inode.committed = inode.committed.max(number);
+                inode.pages.committed(&pages)
+            });
+            self.pool.release(freed);
+            self.keep_for_now(ino, &pages);
+        }
+        self.settled(turn, ino);
     }
 
     /// On a full volume the promised block pays for a place in the tree.
     fn pay(&mut self, ino: Ino) -> bool {
         let pool = &mut self.pool;
         let Some(inode) = self.inodes.get_mut(&ino) else { return false };
-        let Some(round) = inode.write_back.as_mut() else { return false };
+        let Some(round) = inode.rounds.front_mut() else { return false };
         if round.commit.inline.is_none() || round.commit.pays.is_some() {
             return false;
         }
@@ -204,50 +354,92 @@ impl Client {
         round.commit.pays.is_some()
     }
 
-    /// What a round took along is lost, and every handle of the file says so once.
-    fn write_back_failed(&mut self, turn: &mut Turn<'_>, ino: Ino) {
-        let _ = turn;
-        let Some(round) = self.inode(ino).write_back.take() else { return };
-        let freed = self.with_pages(ino, |inode| inode.pages.failed(round.number));
-        self.pool.release(freed);
+    /// What rounds took along is lost, and every handle of the file says so once.
+    fn rounds_failed(&mut self, turn: &mut Turn<'_>, ino: Ino, rounds: Vec<Round>) {
+        for round in rounds {
+            let freed = self.with_pages(ino, |inode| {
+                // Those that wait for what came before it are told of the error.
+                inode.committed = inode.committed.max(round.number);
+                inode.pages.failed(&round.pages)
+            });
+            self.pool.release(freed);
+        }
         let inode = self.inode(ino);
         inode.errors += 1;
-        inode.committed = inode.committed.max(round.number);
-        if inode.written == round.number {
-            inode.local = None;
-        }
         inode.attributes = None;
         inode.layout.clear();
-        self.settled(ino);
+        self.settled(turn, ino);
     }
 
-    fn settled(&mut self, ino: Ino) {
+    fn settled(&mut self, turn: &mut Turn<'_>, ino: Ino) {
+        self.commit(turn, ino);
+        self.write_back_if_full(turn, ino);
         let inode = self.inode(ino);
-        if !inode.is_dirty() {
+        if inode.rounds.is_empty() && inode.pages.dirty() == 0 {
+            inode.local = None;
             self.dirty.remove(&ino);
+        } else if inode.pages.unwritten() > 0 && inode.due.is_none() {
+            // It was due, and had to wait.
+            (inode.due, self.next_look) = (Some(turn.now), turn.now);
+            self.due.insert((turn.now, ino));
         }
         self.to_close.insert(ino);
         self.poked = true;
     }
 
+    /// Whether there is anything that no round has taken, since now if there wasn't.
+    pub(crate) fn unwritten_since(&mut self, now: mooring_terms::Time, ino: Ino, there_is: bool) {
+        let inode = self.inode(ino);
+        if there_is && inode.due.is_some() {
+            return;
+        }
+        let before = inode.due.take();
+        if let Some(before) = before {
+            self.due.remove(&(before, ino));
+        }
+        if there_is {
+            let due = now + self.options.write_back_after;
+            self.inode(ino).due = Some(due);
+            self.due.insert((due, ino));
+        }
+    }
+
     /// Writes back what is old enough, and says when to look again.
     pub(crate) fn look_after_age(&mut self, turn: &mut Turn<'_>) {
-        let after = self.options.write_back_after;
-        let mut next = Time(turn.now.0 + std::time::Duration::from_secs(3600));
-        for ino in self.dirty.clone() {
-            let inode = self.inode(ino);
-            let Some(local) = inode.local else { continue };
-            if inode.write_back.is_some() {
-                continue;
-            }
-            let due = local.since + after;
-            if due <= turn.now || self.unmounting {
-                self.write_back(turn, ino);
-            } else {
-                next = next.min(due);
-            }
+        while let Some(&(at, ino)) = self.due.first()
+            && (at <= turn.now || self.unmounting)
+        {
+            self.due.remove(&(at, ino));
+            self.inode(ino).due = None;
+            // What is left is on its way once already: it is due when that is there.
+            self.write_back(turn, ino);
         }
-        self.next_look = next;
+        let later = turn.now + std::time::Duration::from_secs(3600);
+        self.next_look = self.due.first().map_or(later, |&(at, _)| at);
+    }
+}
+
+/// Two commits as one: the second comes behind the first, and neither has bytes for the tree.
+fn both(mut first: Commit, second: &Commit) -> Commit {
+    first.extents.extend(second.extents.iter().copied());
+    for (&slice, versions) in &second.overwritten {
+        let of = first.overwritten.entry(slice).or_insert(*versions);
+        *of = Versions::of([of.oldest, of.newest, versions.oldest, versions.newest].into_iter());
+    }
+    first.size_at_least = first.size_at_least.max(second.size_at_least);
+    first.mtime = second.mtime;
+    first.kill_privileges |= second.kill_privileges;
+    first
+}
+
+/// Where the blocks of a commit are, now that they are the file's.
+fn learn_places(layout: &mut crate::layout::Layout, commit: &Commit) {
+    for extent in &commit.extents {
+        let mapped = Mapped::Blocks(extent.run, ExtentState::Written);
+        layout.put(Mapping { block: extent.block, count: extent.run.count, mapped });
+    }
+    if commit.inline.is_some() {
+        layout.put(Mapping { block: FileBlock(0), count: 1, mapped: Mapped::Inline });
     }
 }
 

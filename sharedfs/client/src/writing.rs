@@ -1,7 +1,8 @@
 //! Writing: into pages under a lease to write, against blocks that are reserved; else as bytes to the
 //! coordinator.
 
-use mooring_sharedfs_core::coordinator::{Operation, WritePlace};
+use bytes::Bytes;
+use mooring_sharedfs_core::coordinator::{Operation, Reply, WritePlace};
 use mooring_sharedfs_core::file::Mapped;
 use mooring_sharedfs_core::format::{FILE_SIZE_MAX, INLINE_BYTES};
 use mooring_sharedfs_core::leases::LeaseLevel;
@@ -9,13 +10,10 @@ use mooring_sharedfs_core::{Attributes, Caller, FileBlock, FsError, Ino};
 use mooring_terms::BLOCK_SIZE;
 
 use crate::client::{Client, Turn};
-use crate::inode::Local;
+use crate::inode::{Inode, Local};
 use crate::kernel::{HandleId, KernelOperation, KernelReply};
 use crate::replies::{Change, Purpose};
 use crate::tasks::{Attempt, Stage, Task, TaskId};
-
-/// How many blocks are reserved at once, at least.
-const RESERVE_BLOCKS: u64 = 256;
 
 impl Client {
     pub(crate) fn try_write(&mut self, turn: &mut Turn<'_>, id: TaskId, task: &Task) -> Attempt {
@@ -44,17 +42,23 @@ impl Client {
             if launders || now < inode.contended_until {
                 return self.write_through(turn, id, task, ino, launders);
             }
-            if !inode.lease_asked {
-                inode.lease_asked = true;
-                let asked = Operation::Lease { ino, level: LeaseLevel::Write };
-                self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Lease(ino));
-            }
+            self.want_to_write(turn, ino);
             return Attempt::Park;
         }
         if !self.is_fresh(now) {
             return Attempt::Park;
         }
         self.accept(turn, id, task, ino)
+    }
+
+    /// Has a lease to write asked for.
+    pub(crate) fn want_to_write(&mut self, turn: &mut Turn<'_>, ino: Ino) {
+        let inode = self.inode(ino);
+        if !inode.lease_asked {
+            inode.lease_asked = true;
+            let asked = Operation::Lease { ino, level: LeaseLevel::Write };
+            self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Lease(ino));
+        }
     }
 
     /// Several clients write the inode: its bytes go to the coordinator.
@@ -72,7 +76,7 @@ impl Client {
             return Attempt::error(FsError::Invalid);
         };
         let place = if append { WritePlace::End } else { WritePlace::At(offset) };
-        let bytes = bytes.clone();
+        let bytes = bytes.to_vec();
         let asked = Operation::Write { ino, place, bytes, kill_privileges, launders };
         let change = Change { rewrites: Some(ino), ..Change::of(&[ino]) };
         self.begin_change(&change);
@@ -122,7 +126,10 @@ impl Client {
         };
         let blocks: Vec<FileBlock> =
             beside.iter().copied().chain((from.0..to.0).map(FileBlock)).collect();
-        let needed = blocks.iter().filter(|&&block| self.needs_promise(ino, block, end)).count();
+        let size = seen.size.max(end);
+        let needed = self.inodes.get(&ino).map_or(0, |inode| {
+            blocks.iter().filter(|&&block| needs_promise(inode, block, size)).count()
+        });
         if !self.has_space(turn, needed as u64) {
             return match self.pool.refused {
                 true => Attempt::error(FsError::NoSpace { coming: false }),
@@ -130,24 +137,26 @@ impl Client {
             };
         }
         if self.dirty_bytes() + bytes.len() > self.options.dirty_max && self.dirty_pages > 0 {
-            self.dirty.clone().into_iter().for_each(|ino| self.write_back(turn, ino));
+            let all: Vec<Ino> = self.due.iter().map(|&(_, ino)| ino).collect();
+            all.into_iter().for_each(|ino| self.write_back(turn, ino));
             return Attempt::Park;
         }
-        self.put_bytes(turn, ino, offset, bytes, &beside);
         let size = seen.size.max(end);
-        let (now, mtime) = (turn.now, turn.date);
+        self.put_bytes(ino, offset, bytes, &beside, size);
+        let mtime = turn.date;
         let inode = self.inode(ino);
         let before = inode.local;
         inode.local = Some(Local {
             size,
             mtime,
             kill_privileges: kill_privileges || before.is_some_and(|local| local.kill_privileges),
-            since: before.map_or(now, |local| local.since),
         });
         if let Some(recalled) = &mut inode.recalled {
             recalled.laundered();
         }
         self.dirty.insert(ino);
+        self.unwritten_since(turn.now, ino, true);
+        self.write_back_if_full(turn, ino);
         self.poked |= inode_is_recalled(self, ino);
         if sync {
             return self.try_fsync(turn, id, task.request.caller.clone(), &task.stage, handle);
@@ -200,25 +209,14 @@ impl Client {
         ready.then_some(beside)
     }
 
-    /// Whether a block has to be promised to bytes for it.
-    fn needs_promise(&self, ino: Ino, block: FileBlock, end: u64) -> bool {
-        let Some(inode) = self.inodes.get(&ino) else { return true };
-        let held = inode.pages.get(block).is_some_and(|page| page.promised || page.writing);
-        let size = inode.seen().map_or(end, |seen| seen.size.max(end));
-        let placed = match inode.layout.at(block).map(|piece| piece.mapped) {
-            Some(Mapped::Blocks(..)) => true,
-            Some(Mapped::Inline) => size <= INLINE_BYTES as u64,
-            _ => false,
-        };
-        !held && !placed
-    }
-
-    /// Whether so many blocks can be promised; more are asked for if not.
+    /// Whether so many blocks can be promised. More are asked for if not, and before there are none: the
+    /// more often that happens, the more at once.
     fn has_space(&mut self, turn: &mut Turn<'_>, needed: u64) -> bool {
         let available = self.pool.available();
-        if available < needed && !self.pool.asked && !self.pool.refused {
+        let few = available < needed + self.pool.ahead() / 2;
+        if few && needed > 0 && !self.pool.asked && !self.pool.refused {
             self.pool.asked = true;
-            let want = (needed - available).max(RESERVE_BLOCKS);
+            let want = needed.saturating_sub(available).max(self.pool.ask_for_more());
             let asked = Operation::Reserve { want, near: self.pool.near() };
             self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Reserve);
         }
@@ -227,42 +225,32 @@ impl Client {
 
     /// There is no space for those who wait for it.
     pub(crate) fn refuse_space(&mut self) {
-        self.pool.refused = true;
+        self.pool.refuse();
         self.poked = true;
     }
 
-    fn put_bytes(
-        &mut self,
-        turn: &mut Turn<'_>,
-        ino: Ino,
-        offset: u64,
-        bytes: &[u8],
-        beside: &[FileBlock],
-    ) {
-        let _ = turn;
-        let end = offset + bytes.len() as u64;
+    fn put_bytes(&mut self, ino: Ino, offset: u64, bytes: &Bytes, beside: &[FileBlock], size: u64) {
         let inode = self.inode(ino);
         inode.written += 1;
         let number = inode.written;
-        let mut lacked = 0;
-        let mut put = |client: &mut Self, block: FileBlock, at: usize, part: &[u8]| {
-            let promise = client.needs_promise(ino, block, end);
-            let lacks =
-                client.with_pages(ino, |inode| inode.pages.write(block, at, part, number, promise));
-            lacked += u64::from(lacks);
-        };
-        for &block in beside {
-            put(self, block, 0, &[]);
-        }
-        let mut at = offset;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let block = FileBlock::of(at);
-            let from = (at - block.offset()) as usize;
-            let (part, behind) = rest.split_at(rest.len().min(BLOCK_SIZE - from));
-            put(self, block, from, part);
-            (rest, at) = (behind, at + part.len() as u64);
-        }
+        let lacked = self.with_pages(ino, |inode| {
+            let mut lacked = 0;
+            let mut put = |block: FileBlock, at: usize, from: usize, to: usize| {
+                let promise = needs_promise(inode, block, size);
+                let part = (bytes, from, to);
+                lacked += u64::from(inode.pages.write(block, at, part, number, promise));
+            };
+            beside.iter().for_each(|&block| put(block, 0, 0, 0));
+            let mut done = 0;
+            while done < bytes.len() {
+                let block = FileBlock::of(offset + done as u64);
+                let at = (offset + done as u64 - block.offset()) as usize;
+                let to = bytes.len().min(done + BLOCK_SIZE - at);
+                put(block, at, done, to);
+                done = to;
+            }
+            lacked
+        });
         self.pool.promise(lacked);
     }
 
@@ -299,15 +287,51 @@ impl Client {
         let Some(ino) = self.handles.get(&handle).map(|handle| handle.ino) else {
             return Attempt::error(FsError::Invalid);
         };
-        if let Some(wait) = self.commit_up_to(turn, stage, handle, ino) {
+        let number = match stage {
+            Stage::Committing(number) => *number,
+            _ => self.inode(ino).written,
+        };
+        let wait = self.commit_up_to(turn, stage, handle, ino);
+        if let Some(wait) = wait
+            && !self.inode(ino).is_being_committed(number)
+        {
             return wait;
         }
-        if self.take_error(handle) {
+        if self.has_error(handle) {
+            self.take_error(handle);
             return Attempt::Answer(Self::refused());
         }
         let purpose = Purpose::Task(id, Change::none());
         self.ask(turn, caller, Operation::Fsync { ino }, Vec::new(), purpose);
-        Attempt::Wait(Stage::Asked)
+        Attempt::Wait(Stage::Syncing(number))
+    }
+
+    /// What the coordinator had of a file when it was asked is on media.
+    pub(crate) fn synced(&mut self, turn: &mut Turn<'_>, id: TaskId, reply: &Reply) {
+        let Some(mut task) = self.tasks.remove(&id) else { return };
+        let (KernelOperation::Fsync { handle } | KernelOperation::Write { handle, .. }) =
+            task.request.operation
+        else {
+            return self.reply(turn, &task.request, KernelReply::Done);
+        };
+        let ino = self.handles.get(&handle).map(|handle| handle.ino);
+        if let (Stage::Syncing(number), Some(ino)) = (&task.stage, ino)
+            && self.inode(ino).is_dirty()
+            && self.inode(ino).committed < *number
+            && !self.has_error(handle)
+        {
+            // The commit before it was not done.
+            task.stage = Stage::Committing(*number);
+            self.tasks.insert(id, task);
+            self.parked.insert(id);
+            return;
+        }
+        let reply = match reply {
+            Reply::Refused(error) => KernelReply::Error(*error),
+            _ if self.take_error(handle) => Self::refused(),
+            _ => self.written_through(&task.request.operation),
+        };
+        self.reply(turn, &task.request, reply);
     }
 
     /// Waits until what is written by now is part of the file, or failed.
@@ -329,6 +353,17 @@ impl Client {
         self.write_back(turn, ino);
         Some(Attempt::Wait(Stage::Committing(number)))
     }
+}
+
+/// Whether a block has to be promised to bytes for it, in a file of this size.
+fn needs_promise(inode: &Inode, block: FileBlock, size: u64) -> bool {
+    let held = inode.pages.get(block).is_some_and(|page| page.promised || page.writing);
+    let placed = || match inode.layout.at(block).map(|piece| piece.mapped) {
+        Some(Mapped::Blocks(..)) => true,
+        Some(Mapped::Inline) => size <= INLINE_BYTES as u64,
+        _ => false,
+    };
+    !held && !placed()
 }
 
 fn inode_is_recalled(client: &Client, ino: Ino) -> bool {

@@ -17,8 +17,8 @@ use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{LockMode, LockRange, LockSpace, Locked, OnConflict, WaitId};
 use mooring_sharedfs_core::ops::Removed;
 use mooring_sharedfs_core::{
-    Access, Attributes, BlockAddress, Caller, Device, FileType, Ino, Mode, Name, QuarantineNumber,
-    Run, SessionId, Timestamp,
+    Access, Attributes, BlockAddress, Caller, Device, FileType, FsError, Ino, Mode, Name,
+    QuarantineNumber, Run, SessionId, Timestamp,
 };
 use mooring_terms::Time;
 
@@ -183,6 +183,36 @@ fn a_lock_stays_when_its_second_asking_is_answered_after_word_that_it_is_held() 
 }
 
 #[test]
+fn a_lock_that_nobody_waits_for_leaves_what_its_owner_had() {
+    let mut rig = Rig::new();
+    let lock = |mode, start, end| {
+        let (space, kind) = (LockSpace::Range, LockKind::Set(mode));
+        let range = LockRange { start, end };
+        KernelOperation::Lock { ino: FILE, space, owner: 7, kind, range, pid: 1 }
+    };
+    rig.kernel(lock(LockMode::Read, 10, 19));
+    let request = rig.request();
+    rig.answer(request.id, Reply::Locked(Locked::Held));
+    let upgrade = rig.kernel(lock(LockMode::Write, 5, 30));
+    let request = rig.request();
+    rig.event(Event::Interrupt(upgrade));
+    assert_eq!(rig.replies.get(&upgrade), Some(&KernelReply::Error(FsError::Interrupted)));
+    rig.answer(request.id, Reply::Locked(Locked::Held));
+    let asked: Vec<(Option<LockMode>, u64, u64)> = rig
+        .requests
+        .iter()
+        .map(|request| match &request.operation {
+            Operation::Lock { request, .. } => {
+                (Some(request.mode), request.range.start, request.range.end)
+            }
+            Operation::Unlock { range, .. } => (None, range.start, range.end),
+            other => panic!("nothing asks for {other:?}"),
+        })
+        .collect();
+    assert_eq!(asked, [(Some(LockMode::Read), 10, 19), (None, 5, 9), (None, 20, 30)]);
+}
+
+#[test]
 fn where_bytes_are_is_asked_again_when_the_answer_is_from_before_a_new_stream() {
     let mut rig = Rig::new();
     let handle = rig.open(Access::READ, None);
@@ -214,7 +244,7 @@ fn layouts_that_were_asked_for_before_a_reclaim_are_returned_after_it() {
     let returned = ToCoordinator::LayoutsReturned(SESSION, QuarantineNumber(3));
     assert!(!rig.said.contains(&returned), "a read is under way");
     let io = rig.reads.remove(0);
-    rig.event(Event::BlocksRead(io, Ok(vec![vec![0; 4096]])));
+    rig.event(Event::BlocksRead(io, Ok(vec![vec![0; 4096].into()])));
     assert!(rig.said.contains(&returned));
 }
 
@@ -226,7 +256,7 @@ fn pages_that_were_read_without_a_lease_go_before_attributes_are_told() {
     let request = rig.request();
     rig.answer(request.id, one_block());
     let io = rig.reads.remove(0);
-    rig.event(Event::BlocksRead(io, Ok(vec![vec![9; 4096]])));
+    rig.event(Event::BlocksRead(io, Ok(vec![vec![9; 4096].into()])));
     assert!(matches!(rig.replies.get(&read), Some(KernelReply::Bytes(_))));
     // A mapping would show them for ever.
     assert_eq!(rig.invalidations.len(), 1);
@@ -250,7 +280,7 @@ fn a_recall_is_answered_when_what_was_written_is_committed_and_the_kernel_has_gi
     let id = rig.kernel(KernelOperation::Write {
         handle,
         offset: 0,
-        bytes: bytes.clone(),
+        bytes: bytes.clone().into(),
         append: false,
         cached: false,
         kill_privileges: false,
@@ -312,7 +342,7 @@ fn a_write_that_is_to_be_on_media_is_answered_when_it_is() {
     let id = rig.kernel(KernelOperation::Write {
         handle,
         offset: 0,
-        bytes: vec![1; 100],
+        bytes: vec![1; 100].into(),
         append: false,
         cached: false,
         kill_privileges: false,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mooring_fuse::abi::{self, Frame};
 use mooring_fuse::reply::{self, Date, Entry, Listing, NodeAttributes};
 use mooring_sharedfs_client as client;
@@ -25,6 +26,8 @@ pub(crate) enum Content {
     Error(i32),
     Frame(Box<Frame>),
     Bytes(Vec<u8>),
+    /// One behind the other.
+    Pieces(Vec<Bytes>),
 }
 
 impl Content {
@@ -53,7 +56,8 @@ pub(crate) fn answer(reply: KernelReply, form: Form, parent: Ino) -> Answered {
         }
         KernelReply::OpenedDirectory(handle, _) => Content::frame(reply::opened(handle.0, 0)),
         KernelReply::Created(found, handle, flags) => created(&found, handle, flags, form),
-        KernelReply::Bytes(bytes) | KernelReply::Target(bytes) => Content::Bytes(bytes),
+        KernelReply::Bytes(pieces) => Content::Pieces(pieces),
+        KernelReply::Target(bytes) => Content::Bytes(bytes),
         KernelReply::Written(length) => {
             Content::frame(reply::written(u32::try_from(length).unwrap_or(u32::MAX)))
         }

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use mooring_sharedfs_core::{BlockAddress, Result};
 use mooring_terms::Version;
 
-/// Told what blocks hold, in the order in which they were asked for, each of 4 KiB.
-pub type BlocksRead = Box<dyn FnOnce(Result<Vec<Vec<u8>>>) + Send>;
+/// Told what blocks hold, in the order in which they were asked for, in pieces of one or more of them. A piece
+/// keeps nothing else in memory than its bytes, and what is small beside them.
+pub type BlocksRead = Box<dyn FnOnce(Result<Vec<Bytes>>) + Send>;
 
-/// Told with which versions blocks were written, in order.
+/// Told with which versions blocks were written, one a block, in order.
 pub type BlocksWritten = Box<dyn FnOnce(Result<Vec<Version>>) + Send>;
 
 /// Reads and writes blocks straight at the primaries of their slices, for this mount's session.
@@ -20,6 +21,6 @@ pub trait DataBlocks: Send + Sync + 'static {
     /// Reads blocks, in any order, also the same twice.
     fn read(&self, blocks: Vec<BlockAddress>, done: BlocksRead);
 
-    /// Writes blocks, each of 4 KiB.
+    /// Writes blocks: at each address one or more of them, which lie in one slice.
     fn write(&self, blocks: Vec<(BlockAddress, Bytes)>, done: BlocksWritten);
 }

@@ -1,7 +1,7 @@
 //! The client's core with what its lock covers: the requests that wait, and the stream to the
 //! coordinator. Letters are queued under the lock: so they go in the order in which the core said them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -139,14 +139,14 @@ impl Core {
     /// Takes an event, and says what is to be done.
     pub(crate) fn take(&mut self, event: Event) -> Vec<Work> {
         let mut work = Vec::new();
-        let mut event = Some(event);
-        while let Some(next) = event.take() {
+        let mut events = VecDeque::from([event]);
+        while let Some(next) = events.pop_front() {
             let mut commands = std::mem::take(&mut self.commands);
             let mut turn = Turn { now: clock::now(), date: clock::date(), out: &mut commands };
             self.client.handle(&mut turn, next);
             let mut letter = Vec::new();
             for command in commands.drain(..) {
-                event = self.sort(command, &mut letter, &mut work).or(event);
+                events.extend(self.sort(command, &mut letter, &mut work));
             }
             self.commands = commands;
             self.send(&letter);
@@ -155,8 +155,7 @@ impl Core {
         work
     }
 
-    /// Puts a command where it belongs. Returns what is to happen next, under the same lock: at most
-    /// one such event comes of one event of the kernel.
+    /// Puts a command where it belongs. Returns what is to happen next, under the same lock.
     fn sort(
         &mut self,
         command: Command,
@@ -172,10 +171,7 @@ impl Core {
             }
             Command::Reconnect => work.extend(self.stream.take().map(Work::Cut)),
             Command::ReadBlocks(io, blocks) => work.push(Work::Read(io, blocks)),
-            Command::WriteBlocks(io, blocks) => {
-                let blocks = blocks.into_iter().map(|(at, bytes)| (at, bytes.into())).collect();
-                work.push(Work::Write(io, blocks));
-            }
+            Command::WriteBlocks(io, blocks) => work.push(Work::Write(io, blocks)),
             Command::Invalidate(number, what) => work.push(Work::Invalidate(number, what)),
             Command::Ended(reason) => work.push(Work::Ended(reason)),
             Command::Unmounted => work.push(Work::Unmounted),

@@ -81,7 +81,7 @@ pub(crate) fn translate_write(write: Write) -> KernelRequest {
     let operation = KernelOperation::Write {
         handle: HandleId(write.fh),
         offset: write.offset,
-        bytes: write.data.into(),
+        bytes: write.data,
         append: !cached && has(write.flags, libc::O_APPEND),
         cached,
         kill_privileges: write.write_flags & write::KILL_SUIDGID != 0,

@@ -116,6 +116,10 @@ impl Shell {
             Content::Error(errno) => return waiting.answer.error(errno),
             Content::Frame(frame) => waiting.answer.deliver(&[frame.bytes()]),
             Content::Bytes(bytes) => waiting.answer.deliver(&[&bytes]),
+            Content::Pieces(pieces) => {
+                let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
+                waiting.answer.deliver(&pieces)
+            }
         };
         if taken {
             left_out.into_iter().for_each(|ino| self.forget(ino, 1));

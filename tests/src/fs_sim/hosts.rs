@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mooring_sharedfs_client::{
     Client, Command, Event, HandleId, InvalidationNumber, IoNumber, KernelId, KernelOperation,
     KernelRequest, Options, StreamNumber, Turn,
@@ -14,7 +15,7 @@ use mooring_terms::Time;
 use super::kernel::Kernel;
 use super::programs::Program;
 use super::volume::{SLICE_BLOCKS, Writer};
-use super::{Happening, Sim};
+use super::{Blocks, Happening, Sim};
 use crate::sim::CoverageKind as Kind;
 
 /// A host with one mount.
@@ -199,6 +200,7 @@ impl Sim {
                     self.queue.at(at, Happening::HostRead(host, mount, io, blocks, delay));
                 }
                 Command::WriteBlocks(io, blocks) => {
+                    let blocks: Blocks = blocks.iter().flat_map(each_block).collect();
                     let (at, delay) = self.way(blocks.iter().map(|block| block.0));
                     let session = self.hosts[&host].client.session();
                     let who = Writer::Session(session.unwrap_or_default());
@@ -295,6 +297,7 @@ impl Sim {
         let mount = of.mount;
         let who = Writer::Session(of.client.session().unwrap_or_default());
         let read = self.volume.read(who, blocks).ok_or(FsError::Unavailable);
+        let read = read.map(|blocks| blocks.into_iter().map(Into::into).collect());
         let event = Box::new(Event::BlocksRead(io, read));
         self.queue.after(delay, Happening::Host(host, mount, event));
     }
@@ -336,4 +339,10 @@ impl Sim {
     pub(super) fn release(&mut self, host: u32, handle: HandleId) {
         self.ask_aside(host, KernelOperation::Release { handle, flock: None });
     }
+}
+
+/// Each of the blocks that lie behind each other from an address on.
+fn each_block((first, bytes): &(BlockAddress, Bytes)) -> Vec<(BlockAddress, Vec<u8>)> {
+    let blocks = bytes.chunks(4096).enumerate();
+    blocks.map(|(i, block)| (first.plus(i as u64), block.to_vec())).collect()
 }

@@ -411,7 +411,8 @@ impl Sim {
                 let Call::ReadCell(file, cell, _) = call else { return };
                 of.kernel.folios.remove(&(ino(file), block));
                 match reply {
-                    KernelReply::Bytes(mut bytes) => {
+                    KernelReply::Bytes(bytes) => {
+                        let mut bytes = bytes.concat();
                         bytes.resize(4096, 0);
                         let from = (cell * CELL - block.offset()) as usize;
                         let of_cell = bytes[from..from + CELL as usize].to_vec();
@@ -538,7 +539,8 @@ impl Sim {
                 of.kernel.forget_name(of_name);
                 self.done(host, at, id, Result::Refused);
             }
-            (Call::ReadCell(file, cell, _), KernelReply::Bytes(mut bytes)) => {
+            (Call::ReadCell(file, cell, _), KernelReply::Bytes(bytes)) => {
+                let mut bytes = bytes.concat();
                 bytes.resize(CELL as usize, 0);
                 self.read_cell(host, at, file, cell, &bytes, id);
             }
@@ -588,6 +590,7 @@ impl Sim {
             }
             (Call::Close(_), KernelReply::Done) => self.done(host, at, id, Result::Done(0)),
             (Call::ReadLog, KernelReply::Bytes(bytes)) => {
+                let bytes = bytes.concat();
                 let program = &mut of.programs[at];
                 program.step = Step::Ready;
                 if bytes.is_empty() {
@@ -666,7 +669,7 @@ fn write(handle: HandleId, offset: u64, bytes: Vec<u8>, append: bool) -> KernelO
     KernelOperation::Write {
         handle,
         offset,
-        bytes,
+        bytes: bytes.into(),
         append,
         cached: false,
         kill_privileges: false,

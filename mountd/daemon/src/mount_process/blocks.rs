@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use blockstore::{Client, IoError, IoPart, SharedVolume, VolumeBlock, VolumeRange};
+use blockstore::{Answer, Client, IoError, IoPart, SharedVolume, VolumeBlock, VolumeRange};
 use bytes::Bytes;
 use mooring_sharedfs_core::{BlockAddress, FsError, Result};
 use mooring_sharedfs_mount::{BlocksRead, BlocksWritten, DataBlocks, Mount};
@@ -10,7 +10,10 @@ use mooring_terms::{BLOCK_SIZE, SessionId, Version};
 use parking_lot::Mutex;
 
 /// The most blocks of one I/O: 1 MiB.
-const RUN_MAX: usize = 256;
+const RUN_MAX: u64 = 256;
+
+/// From this many bytes on they stay where they were received.
+const SHARED: usize = 256 << 10;
 
 /// The volume, once there is a session.
 pub struct VolumeBlocks {
@@ -44,48 +47,69 @@ impl VolumeBlocks {
     }
 
     /// Blocks that follow each other in one slice, as runs of at most [`RUN_MAX`].
-    fn runs<T>(&self, blocks: Vec<(BlockAddress, T)>) -> Vec<(BlockAddress, Vec<T>)> {
-        let mut runs: Vec<(BlockAddress, Vec<T>)> = Vec::new();
-        for (block, what) in blocks {
+    fn runs(&self, blocks: &[BlockAddress]) -> Vec<VolumeRange> {
+        let mut runs: Vec<VolumeRange> = Vec::new();
+        for block in blocks {
             match runs.last_mut() {
-                Some((first, run))
-                    if first.0 + run.len() as u64 == block.0
-                        && run.len() < RUN_MAX
+                Some(run)
+                    if run.first.0 + run.count == block.0
+                        && run.count < RUN_MAX
                         && !block.0.is_multiple_of(self.slice_blocks) =>
                 {
-                    run.push(what);
+                    run.count += 1;
                 }
-                _ => runs.push((block, vec![what])),
+                _ => runs.push(VolumeRange { first: VolumeBlock(block.0), count: 1 }),
             }
         }
         runs
+    }
+
+    /// Bytes of blocks that follow each other in one slice, together, as far as they are short: long ones are
+    /// not worth a copy.
+    fn joined(&self, blocks: Vec<(BlockAddress, Bytes)>) -> Vec<(BlockAddress, Bytes)> {
+        let mut runs: Vec<(BlockAddress, u64, Vec<Bytes>)> = Vec::new();
+        for (first, bytes) in blocks {
+            let count = (bytes.len() / BLOCK_SIZE) as u64;
+            match runs.last_mut() {
+                Some((start, length, pieces))
+                    if start.0 + *length == first.0
+                        && *length + count <= RUN_MAX
+                        && !first.0.is_multiple_of(self.slice_blocks) =>
+                {
+                    *length += count;
+                    pieces.push(bytes);
+                }
+                _ => runs.push((first, count, vec![bytes])),
+            }
+        }
+        let join = |(first, _, mut pieces): (BlockAddress, u64, Vec<Bytes>)| match pieces.len() {
+            1 => (first, pieces.remove(0)),
+            _ => (first, pieces.concat().into()),
+        };
+        runs.into_iter().map(join).collect()
     }
 }
 
 impl DataBlocks for VolumeBlocks {
     fn read(&self, blocks: Vec<BlockAddress>, done: BlocksRead) {
         let Some(volume) = self.volume() else { return done(Err(FsError::Unavailable)) };
-        let runs = self.runs(blocks.into_iter().map(|block| (block, ())).collect());
+        let runs = self.runs(&blocks);
         let parts = gather(runs.len(), done);
-        for ((first, run), done) in runs.into_iter().zip(parts) {
-            let range = VolumeRange { first: VolumeBlock(first.0), count: run.len() as u64 };
+        let reads = runs.into_iter().zip(parts).map(|(range, done)| {
             let answer = move |read: std::result::Result<Vec<IoPart>, IoError>| {
                 done(read.map_err(refused).and_then(blocks_of));
             };
-            volume.read(range, Box::new(answer));
-        }
+            (range, Box::new(answer) as Answer<Vec<IoPart>>)
+        });
+        volume.read_all(reads);
     }
 
     fn write(&self, blocks: Vec<(BlockAddress, Bytes)>, done: BlocksWritten) {
         let Some(volume) = self.volume() else { return done(Err(FsError::Unavailable)) };
-        let runs = self.runs(blocks);
+        let runs = self.joined(blocks);
         let parts = gather(runs.len(), done);
-        for ((first, mut run), done) in runs.into_iter().zip(parts) {
-            let count = run.len();
-            let data = match run.pop() {
-                Some(only) if count == 1 => only,
-                last => run.into_iter().chain(last).collect::<Vec<_>>().concat().into(),
-            };
+        let writes = runs.into_iter().zip(parts).map(|((first, data), done)| {
+            let count = data.len() / BLOCK_SIZE;
             let answer = move |written: std::result::Result<blockstore::Versions, IoError>| {
                 // A run lies in one slice.
                 let version = |versions: blockstore::Versions| {
@@ -94,8 +118,9 @@ impl DataBlocks for VolumeBlocks {
                 };
                 done(written.map(version).map_err(refused));
             };
-            volume.write(VolumeBlock(first.0), data, Box::new(answer));
-        }
+            (VolumeBlock(first.0), data, Box::new(answer) as Answer<blockstore::Versions>)
+        });
+        volume.write_all(writes);
     }
 }
 
@@ -108,8 +133,8 @@ fn refused(error: IoError) -> FsError {
 }
 
 /// The blocks of what was read, checked.
-fn blocks_of(parts: Vec<IoPart>) -> Result<Vec<Vec<u8>>> {
-    let mut blocks = Vec::new();
+fn blocks_of(parts: Vec<IoPart>) -> Result<Vec<Bytes>> {
+    let mut pieces = Vec::new();
     for part in parts {
         match part {
             IoPart::Data(data) => {
@@ -117,13 +142,20 @@ fn blocks_of(parts: Vec<IoPart>) -> Result<Vec<Vec<u8>>> {
                     tracing::error!(at, "a block came with bytes that its checksum does not fit");
                     return Err(FsError::Unavailable);
                 }
-                blocks.extend(data.bytes().chunks(BLOCK_SIZE).map(<[u8]>::to_vec));
+                // Short ones lie in the memory that letters were received into, beside much else.
+                let shared = data.bytes().len() >= SHARED;
+                pieces.push(match shared {
+                    true => data.bytes().clone(),
+                    false => Bytes::copy_from_slice(data.bytes()),
+                });
             }
-            IoPart::Zeros(count) => blocks.extend((0..count).map(|_| vec![0; BLOCK_SIZE])),
+            IoPart::Zeros(count) => {
+                pieces.extend((0..count).map(|_| Bytes::from_static(&[0; BLOCK_SIZE])));
+            }
             IoPart::Versions(..) | IoPart::Written(..) => {}
         }
     }
-    Ok(blocks)
+    Ok(pieces)
 }
 
 type Done<T> = Box<dyn FnOnce(Result<Vec<T>>) + Send>;

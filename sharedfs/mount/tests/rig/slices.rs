@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mooring_sharedfs_coordinator::MemorySlices;
 use mooring_sharedfs_core::{BlockAddress, FsError, SessionId};
 use mooring_sharedfs_mount::{BlocksRead, BlocksWritten, DataBlocks, Mount};
+use mooring_terms::BLOCK_SIZE;
 use parking_lot::Mutex;
 
 /// How many requests are carried out at once.
@@ -60,7 +61,6 @@ impl DataBlocks for MemoryBlocks {
         let slices = self.slices.clone();
         self.run(move |session| {
             let read = slices.read(session, &blocks);
-            let read = read.map(|read| read.into_iter().map(|block| block.to_vec()).collect());
             done(read.map_err(|_| FsError::Unavailable));
         });
     }
@@ -68,6 +68,15 @@ impl DataBlocks for MemoryBlocks {
     fn write(&self, blocks: Vec<(BlockAddress, Bytes)>, done: BlocksWritten) {
         let slices = self.slices.clone();
         self.run(move |session| {
+            let blocks: Vec<(BlockAddress, Bytes)> = blocks
+                .into_iter()
+                .flat_map(|(first, bytes)| {
+                    (0..bytes.len() / BLOCK_SIZE).map(move |i| {
+                        let block = bytes.slice(i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE);
+                        (first.plus(i as u64), block)
+                    })
+                })
+                .collect();
             done(slices.write(session, &blocks).map_err(|_| FsError::Unavailable));
         });
     }
