@@ -26,39 +26,74 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// The cluster's nodes, as last told by any of them.
+/// The cluster's nodes. The own daemon is believed in everything. Of others only addresses are learned, and nodes
+/// never heard of: which key a node has, and that it is gone, no other node can tell.
 #[derive(Default)]
-pub struct KnownNodes(ArcSwap<BTreeMap<NodeId, Peer>>);
+pub struct KnownNodes(ArcSwap<BTreeMap<NodeId, Known>>);
+
+#[derive(Clone, Copy)]
+struct Known {
+    peer: Peer,
+    /// Not removed, as far as the own daemon says. Those that are keep their key: told of again by others,
+    /// they stay what they were.
+    listed: bool,
+    /// The own daemon has listed it once. One that it has not may be new, and the daemon behind.
+    is_owns: bool,
+}
 
 impl KnownNodes {
-    /// Takes in what a daemon says. Which key a known node has is believed of the own daemon alone.
+    /// Takes in what a daemon says, the own one or another.
     pub fn learn(&self, nodes: &[Peer], is_own: bool) {
-        let known = self.0.load();
-        let believed = |peer: &Peer| {
-            let key = known.get(&peer.node).filter(|_| !is_own).map(|known| known.fingerprint);
-            (peer.node, Peer { fingerprint: key.unwrap_or(peer.fingerprint), ..*peer })
-        };
-        self.0.store(Arc::new(nodes.iter().map(believed).collect()));
+        // Links learn beside each other.
+        self.0.rcu(|known| {
+            let mut known = BTreeMap::clone(known);
+            if is_own {
+                known.values_mut().for_each(|known| known.listed &= !known.is_owns);
+                let listed = |peer: &Peer| Known { peer: *peer, listed: true, is_owns: true };
+                known.extend(nodes.iter().map(|peer| (peer.node, listed(peer))));
+                return known;
+            }
+            for peer in nodes {
+                let mut all = known.values();
+                let is_anothers = all.any(|known| known.peer.fingerprint == peer.fingerprint);
+                match known.get_mut(&peer.node) {
+                    Some(known) => known.peer.address = peer.address,
+                    None if is_anothers => {
+                        tracing::warn!(node = %peer.node, "said to have another node's key");
+                    }
+                    None => {
+                        let new = Known { peer: *peer, listed: true, is_owns: false };
+                        known.insert(peer.node, new);
+                    }
+                }
+            }
+            known
+        });
     }
 
     pub fn all(&self) -> Vec<NodeId> {
-        self.0.load().keys().copied().collect()
+        let known = self.0.load();
+        known.values().filter(|known| known.listed).map(|known| known.peer.node).collect()
+    }
+
+    fn get(&self, node: NodeId) -> Option<Peer> {
+        self.0.load().get(&node).filter(|known| known.listed).map(|known| known.peer)
     }
 }
 
 impl Admission for KnownNodes {
     fn node_of(&self, fingerprint: &Fingerprint) -> Option<NodeId> {
-        let nodes = self.0.load();
-        let mut peers = nodes.values();
-        peers.find(|peer| peer.fingerprint == *fingerprint.as_bytes()).map(|peer| peer.node)
+        let known = self.0.load();
+        let mut listed = known.values().filter(|known| known.listed).map(|known| known.peer);
+        listed.find(|peer| peer.fingerprint == *fingerprint.as_bytes()).map(|peer| peer.node)
     }
 
     fn fingerprint_of(&self, node: NodeId) -> Option<Fingerprint> {
-        self.0.load().get(&node).map(|peer| Fingerprint::from_bytes(peer.fingerprint))
+        self.get(node).map(|peer| Fingerprint::from_bytes(peer.fingerprint))
     }
 
     fn address_of(&self, node: NodeId) -> Option<std::net::SocketAddr> {
-        self.0.load().get(&node).map(|peer| peer.address)
+        self.get(node).map(|peer| peer.address)
     }
 }
 
@@ -189,5 +224,60 @@ impl Links {
         let unknown = mooring_transport::Error::UnknownNode(node);
         let address = self.nodes.address_of(node).ok_or(unknown)?;
         self.dialler.dial(node, address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(node: u64, key: u8, port: u16) -> Peer {
+        Peer { node: NodeId(node), fingerprint: [key; 32], address: ([10, 0, 0, 1], port).into() }
+    }
+
+    fn key_of(nodes: &KnownNodes, node: u64) -> Option<u8> {
+        nodes.fingerprint_of(NodeId(node)).map(|key| key.as_bytes()[0])
+    }
+
+    #[test]
+    fn another_node_can_tell_addresses_and_new_nodes_but_no_keys_of_known_ones() {
+        let nodes = KnownNodes::default();
+        nodes.learn(&[peer(1, 1, 1), peer(2, 2, 2)], true);
+        nodes.learn(&[peer(2, 66, 22), peer(3, 3, 3)], false);
+        assert_eq!(key_of(&nodes, 2), Some(2));
+        assert_eq!(nodes.address_of(NodeId(2)).map(|at| at.port()), Some(22));
+        assert_eq!(key_of(&nodes, 3), Some(3), "it was never heard of");
+        assert_eq!(key_of(&nodes, 1), Some(1), "what it leaves out stays");
+        // Left out and told anew.
+        nodes.learn(&[], false);
+        nodes.learn(&[peer(2, 66, 22)], false);
+        assert_eq!(key_of(&nodes, 2), Some(2));
+    }
+
+    #[test]
+    fn a_node_that_the_own_daemon_has_removed_stays_so_whatever_others_say() {
+        let nodes = KnownNodes::default();
+        nodes.learn(&[peer(1, 1, 1), peer(2, 2, 2)], true);
+        nodes.learn(&[peer(1, 1, 1)], true);
+        for key in [2, 66] {
+            nodes.learn(&[peer(2, key, 2)], false);
+            assert_eq!((key_of(&nodes, 2), nodes.address_of(NodeId(2))), (None, None));
+            assert_eq!(nodes.node_of(&Fingerprint::from_bytes([key; 32])), None);
+        }
+        assert_eq!(nodes.all(), [NodeId(1)]);
+        nodes.learn(&[peer(3, 3, 3)], false);
+        nodes.learn(&[peer(1, 1, 1)], true);
+        assert_eq!(nodes.all(), [NodeId(1), NodeId(3)], "the own daemon may be behind");
+        nodes.learn(&[peer(1, 1, 1), peer(2, 4, 2)], true);
+        assert_eq!(key_of(&nodes, 2), Some(4), "the own daemon is believed");
+    }
+
+    #[test]
+    fn nobody_else_gets_a_known_nodes_key() {
+        let nodes = KnownNodes::default();
+        nodes.learn(&[peer(2, 2, 2)], true);
+        nodes.learn(&[peer(1, 2, 66)], false);
+        assert_eq!(nodes.node_of(&Fingerprint::from_bytes([2; 32])), Some(NodeId(2)));
+        assert_eq!(nodes.address_of(NodeId(1)), None);
     }
 }
