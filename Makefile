@@ -39,7 +39,7 @@ lint: ## Formatting, clippy, licenses and sources of dependencies, shell scripts
 	@deploy/setup lint
 	@tests/lint
 
-bench: ## Measure, about 20 minutes: a table on the screen, JSON in target/bench (PARTS="fio idle")
+bench: ## Measure, about 30 minutes: a table on the screen, JSON in target/bench (PARTS="fio idle")
 	@deploy/setup bench
 	@benches/run $(PARTS)
 

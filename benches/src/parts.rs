@@ -11,6 +11,7 @@ pub mod idle;
 pub mod micro;
 pub mod restart;
 pub mod resync;
+pub mod shared;
 
 /// What a part is told.
 #[derive(Clone, Debug)]
@@ -48,5 +49,10 @@ pub const PARTS: &[Part] = &[
     Part { name: "resync", about: "how fast a replica is brought level", run: resync::run },
     Part { name: "restart", about: "daemon restarted, primary handed over", run: restart::run },
     Part { name: "micro", about: "single functions, by criterion", run: micro::run },
+    Part {
+        name: "shared",
+        about: "a shared volume beside local files and a passthrough, on two hosts, in failovers",
+        run: shared::run,
+    },
     Part { name: "failover", about: "stalls by everything that can die", run: failover::run },
 ];
