@@ -9,7 +9,7 @@ use mooring_sharedfs_client::{
     KernelRequest, Options, StreamNumber, Turn,
 };
 use mooring_sharedfs_core::coordinator::{ToClient, ToCoordinator};
-use mooring_sharedfs_core::{BlockAddress, Caller, FsError, Ino, Timestamp};
+use mooring_sharedfs_core::{BlockAddress, Caller, FileBlock, FsError, Ino, Timestamp};
 use mooring_terms::Time;
 
 use super::kernel::Kernel;
@@ -27,6 +27,8 @@ pub struct Host {
     pub programs: Vec<Program>,
     pub requests: u64,
     pub asked: BTreeMap<KernelId, usize>,
+    /// Pages that are being written back.
+    pub written_back: BTreeMap<KernelId, (Ino, FileBlock)>,
     /// Streams that were opened; the open one, and to which coordinator.
     stream: u64,
     pub connected: Option<(u64, u64)>,
@@ -71,6 +73,7 @@ impl Sim {
             programs,
             requests: 0,
             asked: BTreeMap::new(),
+            written_back: BTreeMap::new(),
             stream,
             connected: None,
             dialing: false,
@@ -234,9 +237,13 @@ impl Sim {
         of.kernel.stale_attributes(what.ino);
         if what.pages {
             of.kernel.drop_pages(what.ino);
-            if of.kernel.is_reading(what.ino) {
+            if of.kernel.is_busy(what.ino) {
                 of.kernel.waiting.push((number, what.ino));
                 self.coverage.count(Kind::Situation, "an invalidation waits for a page");
+                if of.kernel.is_dirty(what.ino) {
+                    self.coverage.count(Kind::Situation, "an invalidation writes dirty pages");
+                    self.write_back(host, what.ino);
+                }
                 return;
             }
         }
@@ -246,7 +253,7 @@ impl Sim {
         self.queue.after(delay, Happening::Host(host, mount, event));
     }
 
-    /// Invalidations whose pages are read by now.
+    /// Invalidations whose pages are read, or written, by now.
     pub(super) fn end_invalidations(&mut self, host: u32) {
         let Some(of) = self.hosts.get_mut(&host) else { return };
         let mount = of.mount;

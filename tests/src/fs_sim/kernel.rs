@@ -4,7 +4,8 @@
 //! - names and attributes are kept for as long as they were given, on the host's own clock, even if the
 //!   mount's process is stopped; an answer to a question older than an invalidation is not kept;
 //! - a read through the page cache first wants attributes; if size or date differ, its pages go;
-//! - a page is locked while it is being read in, and an invalidation waits for locked pages;
+//! - a page is locked while it is being read in or written back; an invalidation writes what is dirty, and
+//!   waits for locked pages;
 //! - a directory is locked while something is made or removed in it, and a file while it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use mooring_sharedfs_client::{Entry, InvalidationNumber};
 use mooring_sharedfs_core::{Attributes, FileBlock, Ino};
 use mooring_terms::Time;
+
+/// A store into a page that is not yet written back: whose, and how much of the page is the file's.
+#[derive(Clone, Copy, Debug)]
+pub struct Dirty {
+    pub program: usize,
+    pub call: u64,
+    pub length: usize,
+}
 
 /// The caches and locks.
 #[derive(Default)]
@@ -23,8 +32,12 @@ pub struct Kernel {
     versions: BTreeMap<Ino, u64>,
     pub pages: BTreeMap<(Ino, FileBlock), Vec<u8>>,
     pub folios: BTreeSet<(Ino, FileBlock)>,
+    /// Stores into pages since these were last written,
+    pub dirty: BTreeMap<(Ino, FileBlock), Vec<Dirty>>,
+    /// and those that are being written.
+    writing: BTreeMap<(Ino, FileBlock), Vec<Dirty>>,
     pub locked: BTreeMap<Ino, usize>,
-    /// Invalidations that wait for folios.
+    /// Invalidations that wait for pages.
     pub waiting: Vec<(InvalidationNumber, Ino)>,
 }
 
@@ -85,9 +98,45 @@ impl Kernel {
         *self.versions.entry(ino).or_default() += 1;
     }
 
+    /// What is dirty stays until it is written.
     pub fn drop_pages(&mut self, ino: Ino) {
-        let folios = &self.folios;
-        self.pages.retain(|&(of, block), _| of != ino || folios.contains(&(of, block)));
+        let (folios, dirty, writing) = (&self.folios, &self.dirty, &self.writing);
+        let stays = |page: &(Ino, FileBlock)| {
+            folios.contains(page) || dirty.contains_key(page) || writing.contains_key(page)
+        };
+        self.pages.retain(|page, _| page.0 != ino || stays(page));
+    }
+
+    /// Whether a page is being read or written.
+    pub fn is_locked(&self, ino: Ino, block: FileBlock) -> bool {
+        self.folios.contains(&(ino, block)) || self.writing.contains_key(&(ino, block))
+    }
+
+    /// Whether anything of an inode is still to be written back.
+    pub fn is_dirty(&self, ino: Ino) -> bool {
+        self.dirty.keys().chain(self.writing.keys()).any(|&(of, _)| of == ino)
+    }
+
+    /// What of an inode is dirty is being written from now on, as far as it is the file's.
+    pub fn begin_writing(&mut self, ino: Ino) -> Vec<(FileBlock, Vec<u8>)> {
+        let mut begun = Vec::new();
+        let free = |block: &FileBlock| !self.writing.contains_key(&(ino, *block));
+        let dirty = self.dirty.keys().filter(|page| page.0 == ino).map(|page| page.1);
+        let blocks: Vec<FileBlock> = dirty.filter(free).collect();
+        for block in blocks {
+            let stores = self.dirty.remove(&(ino, block)).unwrap_or_default();
+            let length = stores.last().map_or(0, |last| last.length);
+            if let Some(page) = self.pages.get(&(ino, block)) {
+                begun.push((block, page[..length].to_vec()));
+            }
+            self.writing.insert((ino, block), stores);
+        }
+        begun
+    }
+
+    /// A page is written; the stores that are in it.
+    pub fn end_writing(&mut self, ino: Ino, block: FileBlock) -> Vec<Dirty> {
+        self.writing.remove(&(ino, block)).unwrap_or_default()
     }
 
     pub fn raise_epoch(&mut self) {
@@ -95,15 +144,14 @@ impl Kernel {
     }
 
     /// Whether an invalidation of an inode's pages has to wait.
-    pub fn is_reading(&self, ino: Ino) -> bool {
-        self.folios.iter().any(|&(of, _)| of == ino)
+    pub fn is_busy(&self, ino: Ino) -> bool {
+        self.folios.iter().any(|&(of, _)| of == ino) || self.is_dirty(ino)
     }
 
     /// Invalidations that can end by now.
     pub fn ready(&mut self) -> Vec<(InvalidationNumber, Ino)> {
-        let folios = self.folios.clone();
-        let locked = |ino: Ino| folios.iter().any(|&(of, _)| of == ino);
-        let (still, ready) = self.waiting.drain(..).partition(|&(_, ino)| locked(ino));
+        let waiting = std::mem::take(&mut self.waiting);
+        let (still, ready) = waiting.into_iter().partition(|&(_, ino)| self.is_busy(ino));
         self.waiting = still;
         ready
     }

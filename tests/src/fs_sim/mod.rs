@@ -66,6 +66,7 @@ enum Happening {
     Work(u32, u64, usize),
     Host(u32, u64, Box<client::Event>),
     Interrupt(u32, u64, client::KernelId),
+    WriteBack(u32, u64, Ino),
     Remount(u32, u64),
     Dialed(u32, u64),
     Disconnected(u32, u64),
@@ -182,6 +183,9 @@ impl Sim {
             H::Interrupt(host, mount, id) if self.is_mount(host, mount) => {
                 self.coverage.count(Kind::Situation, "a caller has a signal");
                 self.host_event(host, client::Event::Interrupt(id));
+            }
+            H::WriteBack(host, mount, ino) if self.is_mount(host, mount) => {
+                self.write_back(host, ino);
             }
             H::Remount(host, mount) if self.is_mount(host, mount) => {
                 self.kill(host);

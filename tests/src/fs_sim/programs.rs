@@ -1,14 +1,17 @@
 //! What runs on the hosts: programs that make one system call after another, through the kernel's caches
 //! and locks.
 
-use mooring_sharedfs_client::{HandleId, KernelId, KernelOperation, KernelReply, LockKind};
+mod answers;
+mod pages;
+
+use mooring_sharedfs_client::{HandleId, KernelId, KernelOperation, LockKind};
 use mooring_sharedfs_core::locks::{LockMode, LockRange, LockSpace};
-use mooring_sharedfs_core::ops::SetAttributes;
-use mooring_sharedfs_core::{Access, Caller, FileBlock, FsError, Ino, Mode, Name};
+use mooring_sharedfs_core::ops::{Make, New, RenameMode, SetAttributes};
+use mooring_sharedfs_core::{Access, Caller, FileBlock, Ino, Mode, Name};
 use mooring_terms::Time;
 
 use super::checkers::appends::RECORD;
-use super::checkers::{Act, Register, Result, foreign};
+use super::checkers::{Act, Register, Result};
 use super::{CELL, CELLS, FILES, Happening, LOG, NAMES, Sim};
 use crate::sim::CoverageKind as Kind;
 
@@ -19,8 +22,14 @@ pub enum Call {
     Lookup(u8),
     Create(u8),
     Unlink(u8),
+    /// Whether the two are exchanged.
+    Rename(u8, u8, bool),
+    Link(u8, u8),
+    Symlink(u8),
     ReadCell(usize, u64, bool),
     WriteCell(usize, u64),
+    /// A store into a shared mapping; it returns when its page has been written back.
+    MapWrite(usize, u64),
     Truncate(usize, u64),
     Append,
     Fsync(usize),
@@ -39,6 +48,8 @@ pub enum Step {
     Ready,
     /// It waits for an answer to this, which was asked at these versions of the kernel's caches.
     Asked(Asked, u64),
+    /// It waits for a page to be written back.
+    Dirty,
 }
 
 /// What the kernel asked the mount.
@@ -47,6 +58,8 @@ pub enum Asked {
     Call,
     Attributes,
     Page(FileBlock),
+    /// What a name stands for, which another name is to be given to.
+    Source,
 }
 
 /// One program.
@@ -63,6 +76,8 @@ pub struct Program {
     holds: Option<(usize, bool)>,
     /// What a truncate does to cells, one number each.
     calls: Vec<u64>,
+    /// What is being linked.
+    linked: Option<Ino>,
     log: Vec<u8>,
 }
 
@@ -79,10 +94,14 @@ impl Program {
             left,
             holds: None,
             calls: Vec::new(),
+            linked: None,
             log: Vec::new(),
         }
     }
 }
+
+/// Blocks that are more than all files need.
+const AMPLE: u64 = 600;
 
 fn ino(file: usize) -> Ino {
     Ino(2 + file as u64)
@@ -99,10 +118,11 @@ fn all() -> Access {
 impl Sim {
     /// The next call of a program.
     fn choose(&mut self, host: u32, at: usize) -> Call {
-        let roll = self.prng.within(0..100);
+        let roll = self.prng.within(0..118);
         let file = self.prng.within(0..FILES as u64) as usize;
         let cell = self.prng.within(0..CELLS);
         let name = self.prng.within(0..u64::from(NAMES)) as u8;
+        let other = (name + 1 + self.prng.within(0..u64::from(NAMES) - 1) as u8) % NAMES;
         let program = &self.hosts[&host].programs[at];
         if program.direct[LOG].is_none() {
             return Call::Open;
@@ -130,8 +150,20 @@ impl Sim {
             85..91 => Call::Stat(file),
             91..97 if may_lock => Call::Lock(file, roll.is_multiple_of(2)),
             97 => Call::Close(file),
+            100..107 => Call::Rename(name, other, roll < 102),
+            107..110 => Call::Link(name, other),
+            110..112 => Call::Symlink(name),
+            112..118 if self.may_map(host, file, cell) => Call::MapWrite(file, cell),
             _ => Call::Lookup(name),
         }
+    }
+
+    /// Whether a host may write a cell through a mapping. A page that can't be written back for lack of space
+    /// is lost without a word; and of two hosts that write one page so at the same time the last one wins,
+    /// also in what it did not touch: so each has pages of its own.
+    fn may_map(&self, host: u32, file: usize, cell: u64) -> bool {
+        let page = FileBlock::of(cell * CELL).0 + file as u64;
+        self.plan.capacity >= AMPLE && page % u64::from(self.plan.hosts) == u64::from(host)
     }
 
     /// Begins the next call of a program, or ends its work.
@@ -155,6 +187,7 @@ impl Sim {
             program.step = Step::Ready;
             program.value = (id << 8) | 1;
             program.calls.clear();
+            program.linked = None;
         }
         self.invoked(host, at, call, id);
         self.advance(host, at);
@@ -185,7 +218,7 @@ impl Sim {
             Call::ReadCell(file, cell, _) => {
                 self.begin(id, mount, Register::Cell(file, cell), Act::Read);
             }
-            Call::WriteCell(file, cell) => {
+            Call::WriteCell(file, cell) | Call::MapWrite(file, cell) => {
                 let register = Register::Cell(file, cell);
                 self.written.insert(value, register);
                 self.fsynced.began(register, value, mount, now);
@@ -205,9 +238,14 @@ impl Sim {
                 }
             }
             Call::Append => self.appends.began(value, mount),
-            Call::Lookup(name) => self.begin(id, mount, Register::Name(name), Act::Read),
-            Call::Create(name) => self.begin(id, mount, Register::Name(name), Act::Create),
-            Call::Unlink(name) => self.begin(id, mount, Register::Name(name), Act::Unlink),
+            Call::Lookup(name) => self.begin(id, mount, Register::Names, Act::Lookup(name)),
+            Call::Create(name) | Call::Symlink(name) => {
+                self.begin(id, mount, Register::Names, Act::Create(name));
+            }
+            Call::Unlink(name) => self.begin(id, mount, Register::Names, Act::Unlink(name)),
+            Call::Rename(from, to, exchange) => {
+                self.begin(id, mount, Register::Names, Act::Rename(from, to, exchange));
+            }
             Call::Chmod(file, mode) => {
                 self.begin(id, mount, Register::Mode(file), Act::Write(u64::from(mode)));
             }
@@ -233,10 +271,16 @@ impl Sim {
         };
         let handle = |file: usize| program.direct[file];
         let locks = match call {
-            Call::Create(_) | Call::Unlink(_) => Some(Ino::ROOT),
-            Call::WriteCell(file, _) | Call::Truncate(file, _) | Call::Chmod(file, _) => {
-                Some(ino(file))
-            }
+            Call::Create(_)
+            | Call::Symlink(_)
+            | Call::Unlink(_)
+            | Call::Rename(..)
+            | Call::Link(..) => Some(Ino::ROOT),
+            // Programs of one host don't write a page in both ways at once: that no kernel puts right.
+            Call::WriteCell(file, _)
+            | Call::MapWrite(file, _)
+            | Call::Truncate(file, _)
+            | Call::Chmod(file, _) => Some(ino(file)),
             Call::Append => Some(ino(LOG)),
             _ => None,
         };
@@ -245,6 +289,13 @@ impl Sim {
                 return;
             }
             of.kernel.locked.insert(ino, at);
+        }
+        if let Call::ReadCell(file, _, false) | Call::WriteCell(file, _) | Call::Truncate(file, _) =
+            call
+            && of.kernel.is_dirty(ino(file))
+        {
+            // Past the page cache, but not past what is dirty in it.
+            return self.write_back(host, ino(file));
         }
         let operation = match call {
             Call::Open => {
@@ -270,12 +321,30 @@ impl Sim {
             Call::Unlink(of_name) => {
                 KernelOperation::Unlink { dir: Ino::ROOT, name: name(of_name) }
             }
+            Call::Symlink(of_name) => {
+                let new = New::Symlink(b"elsewhere".to_vec());
+                let make = Make { new, mode: Mode::new(0o777), umask: Mode::default() };
+                KernelOperation::Make { dir: Ino::ROOT, name: name(of_name), make }
+            }
+            Call::Rename(from, to, exchange) => {
+                let mode = if exchange { RenameMode::Exchange } else { RenameMode::Replace };
+                let (from, to) = ((Ino::ROOT, name(from)), (Ino::ROOT, name(to)));
+                KernelOperation::Rename { from, to, mode }
+            }
+            Call::Link(from, to) => match program.linked {
+                Some(ino) => KernelOperation::Link { ino, dir: Ino::ROOT, name: name(to) },
+                None => {
+                    let source = KernelOperation::Lookup { dir: Ino::ROOT, name: name(from) };
+                    return self.ask_mount(host, at, Asked::Source, source);
+                }
+            },
             Call::ReadCell(file, cell, false) => {
                 let Some(handle) = handle(file) else { return };
                 let (offset, length) = (cell * CELL, CELL);
                 KernelOperation::Read { handle, offset, length, cached: false }
             }
             Call::ReadCell(file, cell, true) => return self.read_cached(host, at, file, cell),
+            Call::MapWrite(file, cell) => return self.map_write(host, at, file, cell),
             Call::WriteCell(file, cell) => {
                 let Some(handle) = handle(file) else { return };
                 let bytes = program.value.to_le_bytes().repeat(CELL as usize / 8);
@@ -334,37 +403,6 @@ impl Sim {
         self.ask_mount(host, at, Asked::Call, operation);
     }
 
-    /// read(2) through the page cache.
-    fn read_cached(&mut self, host: u32, at: usize, file: usize, cell: u64) {
-        let now = self.queue.now();
-        let Some(of) = self.hosts.get_mut(&host) else { return };
-        let Some(program) = of.programs.get(at) else { return };
-        let (Some((_, id, _)), Some(handle)) = (program.call, program.cached[file]) else { return };
-        let ino = ino(file);
-        let Some(attributes) = of.kernel.attributes(now, ino) else {
-            let operation = KernelOperation::Getattr { ino };
-            return self.ask_mount(host, at, Asked::Attributes, operation);
-        };
-        let offset = cell * CELL;
-        if offset + CELL > attributes.size {
-            return self.read_cell(host, at, file, cell, &[0; CELL as usize], id);
-        }
-        let block = FileBlock::of(offset);
-        if of.kernel.folios.contains(&(ino, block)) {
-            return;
-        }
-        let from = (offset - block.offset()) as usize;
-        if let Some(page) = of.kernel.pages.get(&(ino, block)) {
-            let bytes = page[from..from + CELL as usize].to_vec();
-            self.coverage.count(Kind::Situation, "a page from the kernel's cache");
-            return self.read_cell(host, at, file, cell, &bytes, id);
-        }
-        of.kernel.folios.insert((ino, block));
-        let (offset, length) = (block.offset(), 4096);
-        let operation = KernelOperation::Read { handle, offset, length, cached: true };
-        self.ask_mount(host, at, Asked::Page(block), operation);
-    }
-
     fn ask_mount(&mut self, host: u32, at: usize, asked: Asked, operation: KernelOperation) {
         let Some(of) = self.hosts.get_mut(&host) else { return };
         of.requests += 1;
@@ -393,276 +431,6 @@ impl Sim {
         let event = Box::new(mooring_sharedfs_client::Event::Kernel(request));
         self.queue.after(delay, Happening::Host(host, mount, event));
     }
-
-    /// The mount has answered the kernel.
-    pub(super) fn replied(&mut self, host: u32, id: KernelId, reply: KernelReply) {
-        let now = self.queue.now();
-        let Some(of) = self.hosts.get_mut(&host) else { return };
-        let Some(at) = of.asked.remove(&id) else { return };
-        let Some(program) = of.programs.get_mut(at) else { return };
-        let (Some((call, number, _)), Step::Asked(asked, version)) =
-            (program.call, std::mem::replace(&mut program.step, Step::Ready))
-        else {
-            return;
-        };
-        program.kernel_id = None;
-        match (asked, &reply) {
-            (Asked::Page(block), _) => {
-                let Call::ReadCell(file, cell, _) = call else { return };
-                of.kernel.folios.remove(&(ino(file), block));
-                match reply {
-                    KernelReply::Bytes(bytes) => {
-                        let mut bytes = bytes.concat();
-                        bytes.resize(4096, 0);
-                        let from = (cell * CELL - block.offset()) as usize;
-                        let of_cell = bytes[from..from + CELL as usize].to_vec();
-                        of.kernel.pages.insert((ino(file), block), bytes);
-                        self.end_invalidations(host);
-                        self.read_cell(host, at, file, cell, &of_cell, number);
-                    }
-                    _ => {
-                        self.end_invalidations(host);
-                        self.failed(host, at, number);
-                    }
-                }
-            }
-            (Asked::Attributes, KernelReply::Attributes(attributes, time)) => {
-                of.kernel.keep_attributes(*attributes, now + *time, version);
-                let Call::ReadCell(file, cell, _) = call else { return };
-                // Even if they may not be kept, this read goes on with them.
-                self.read_with(host, at, file, cell, attributes.size);
-            }
-            (Asked::Attributes, _) => self.failed(host, at, number),
-            _ => self.call_replied(host, at, call, number, version, reply),
-        }
-        self.advance_all(host);
-    }
-
-    /// A read through the page cache that has its attributes.
-    fn read_with(&mut self, host: u32, at: usize, file: usize, cell: u64, size: u64) {
-        let Some(of) = self.hosts.get_mut(&host) else { return };
-        let Some(program) = of.programs.get(at) else { return };
-        let (Some((_, id, _)), Some(handle)) = (program.call, program.cached[file]) else { return };
-        let (ino, offset) = (ino(file), cell * CELL);
-        if offset + CELL > size {
-            return self.read_cell(host, at, file, cell, &[0; CELL as usize], id);
-        }
-        let block = FileBlock::of(offset);
-        let from = (offset - block.offset()) as usize;
-        if of.kernel.folios.contains(&(ino, block)) {
-            return;
-        }
-        if let Some(page) = of.kernel.pages.get(&(ino, block)) {
-            let bytes = page[from..from + CELL as usize].to_vec();
-            return self.read_cell(host, at, file, cell, &bytes, id);
-        }
-        of.kernel.folios.insert((ino, block));
-        let (offset, length) = (block.offset(), 4096);
-        let operation = KernelOperation::Read { handle, offset, length, cached: true };
-        self.ask_mount(host, at, Asked::Page(block), operation);
-    }
-
-    fn read_cell(&mut self, host: u32, at: usize, file: usize, cell: u64, bytes: &[u8], id: u64) {
-        let register = Register::Cell(file, cell);
-        match foreign::value_of(bytes, register, &self.written) {
-            Ok(value) => {
-                let now = self.queue.now();
-                let call = self.program(host, at).and_then(|program| program.call);
-                let began = call.map_or(now, |(_, _, began)| began);
-                let held = self.fsynced.read(register, value, began);
-                self.check(held);
-                self.done(host, at, id, Result::Done(value));
-            }
-            Err(violation) => self.check(Err(violation)),
-        }
-    }
-
-    fn call_replied(
-        &mut self,
-        host: u32,
-        at: usize,
-        call: Call,
-        id: u64,
-        version: u64,
-        reply: KernelReply,
-    ) {
-        let now = self.queue.now();
-        let Some(of) = self.hosts.get_mut(&host) else { return };
-        let mount = of.mount;
-        let began = of.programs[at].call.map_or(now, |(_, _, began)| began);
-        let value = of.programs[at].value;
-        match (call, reply) {
-            (_, KernelReply::Error(FsError::Interrupted)) => self.failed(host, at, id),
-            (Call::Open, KernelReply::Opened(handle, flags)) => {
-                let program = &mut of.programs[at];
-                let file = program.opening / 2;
-                if program.opening.is_multiple_of(2) {
-                    program.direct[file] = Some(handle);
-                } else {
-                    program.cached[file] = Some(handle);
-                    if !flags.keep_cache {
-                        of.kernel.drop_pages(ino(file));
-                    }
-                }
-                let program = &mut of.programs[at];
-                program.opening += 1;
-                program.step = Step::Ready;
-                if program.opening > FILES * 2 {
-                    self.done(host, at, id, Result::Done(0));
-                }
-            }
-            (Call::Lookup(of_name), KernelReply::Entry(entry)) => {
-                of.kernel.keep_entry(now, of_name, &entry, version);
-                self.forget(host, entry.attributes.ino);
-                self.done(host, at, id, Result::Done(entry.attributes.ino.0));
-            }
-            (Call::Lookup(of_name), KernelReply::NoEntry(time)) => {
-                of.kernel.keep_name(of_name, None, now + time, version);
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Create(of_name), KernelReply::Created(entry, handle, _)) => {
-                let epoch = of.kernel.epoch();
-                of.kernel.keep_entry(now, of_name, &entry, epoch.wrapping_sub(1));
-                self.forget(host, entry.attributes.ino);
-                self.release(host, handle);
-                self.done(host, at, id, Result::Done(entry.attributes.ino.0));
-            }
-            (Call::Create(of_name), KernelReply::Error(FsError::Exists)) => {
-                of.kernel.forget_name(of_name);
-                self.done(host, at, id, Result::Refused);
-            }
-            (Call::Unlink(of_name), KernelReply::Done) => {
-                of.kernel.forget_name(of_name);
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Unlink(of_name), KernelReply::Error(FsError::NotFound)) => {
-                of.kernel.forget_name(of_name);
-                self.done(host, at, id, Result::Refused);
-            }
-            (Call::ReadCell(file, cell, _), KernelReply::Bytes(bytes)) => {
-                let mut bytes = bytes.concat();
-                bytes.resize(CELL as usize, 0);
-                self.read_cell(host, at, file, cell, &bytes, id);
-            }
-            (Call::WriteCell(file, cell), KernelReply::Written(_)) => {
-                of.kernel.stale_attributes(ino(file));
-                let block = FileBlock::of(cell * CELL);
-                of.kernel.pages.remove(&(ino(file), block));
-                self.fsynced.returned(Register::Cell(file, cell), value, mount, now);
-                self.done(host, at, id, Result::Done(value));
-            }
-            (Call::Truncate(file, cells), KernelReply::Attributes(attributes, _)) => {
-                of.kernel.stale_attributes(attributes.ino);
-                of.kernel.drop_pages(attributes.ino);
-                for cell in cells..CELLS {
-                    self.fsynced.returned(Register::Cell(file, cell), 0, mount, now);
-                }
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Append, KernelReply::Written(_)) => {
-                self.appends.returned(value, now);
-                self.done(host, at, id, Result::Done(value));
-            }
-            (Call::Chmod(..), KernelReply::Attributes(attributes, _)) => {
-                of.kernel.stale_attributes(attributes.ino);
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Stat(_), KernelReply::Attributes(attributes, time)) => {
-                of.kernel.keep_attributes(attributes, now + time, version);
-                self.done(host, at, id, Result::Done(u64::from(attributes.mode.bits())));
-            }
-            (Call::Fsync(file), KernelReply::Done) => {
-                if file == LOG {
-                    self.appends.synced(mount, began);
-                } else {
-                    self.fsynced.synced(file, mount, began, now);
-                }
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Lock(file, flock), KernelReply::Done) => {
-                of.programs[at].holds = Some((file, flock));
-                self.lock_given(host, at, file, flock);
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Unlock(..), KernelReply::Done) => {
-                of.programs[at].holds = None;
-                self.done(host, at, id, Result::Done(0));
-            }
-            (Call::Close(_), KernelReply::Done) => self.done(host, at, id, Result::Done(0)),
-            (Call::ReadLog, KernelReply::Bytes(bytes)) => {
-                let bytes = bytes.concat();
-                let program = &mut of.programs[at];
-                program.step = Step::Ready;
-                if bytes.is_empty() {
-                    let log = std::mem::take(&mut program.log);
-                    self.log_read(&log);
-                    self.done(host, at, id, Result::Done(0));
-                } else {
-                    program.log.extend(bytes);
-                }
-            }
-            (_, KernelReply::Error(FsError::NoSpace { .. })) => {
-                self.coverage.count(Kind::Situation, "no space");
-                self.refused(host, at, id);
-            }
-            (_, KernelReply::Error(FsError::Unavailable)) => {
-                self.coverage.count(Kind::Situation, "an error");
-                self.failed(host, at, id);
-            }
-            (call, reply) => {
-                self.fail("answers fit", format!("{call:?} was answered {reply:?}"));
-            }
-        }
-    }
-
-    fn unlock_kernel(&mut self, host: u32, at: usize) {
-        if let Some(of) = self.hosts.get_mut(&host) {
-            of.kernel.locked.retain(|_, by| *by != at);
-        }
-    }
-
-    /// A call has returned.
-    fn done(&mut self, host: u32, at: usize, id: u64, result: Result) {
-        self.unlock_kernel(host, at);
-        let Some(program) = self.program(host, at) else { return };
-        let calls = std::mem::take(&mut program.calls);
-        (program.call, program.step) = (None, Step::Ready);
-        for call in calls {
-            self.end(call, Result::Done(0));
-        }
-        self.end(id, result);
-        self.next(host, at);
-    }
-
-    /// A call has failed, and nobody knows whether it was done.
-    fn failed(&mut self, host: u32, at: usize, id: u64) {
-        self.unlock_kernel(host, at);
-        let Some(program) = self.program(host, at) else { return };
-        let calls = std::mem::take(&mut program.calls);
-        (program.call, program.step) = (None, Step::Ready);
-        for call in calls.into_iter().chain([id]) {
-            self.unknown(call);
-        }
-        self.next(host, at);
-    }
-
-    /// A call was refused, and did nothing.
-    fn refused(&mut self, host: u32, at: usize, id: u64) {
-        self.unlock_kernel(host, at);
-        let Some(program) = self.program(host, at) else { return };
-        let calls = std::mem::take(&mut program.calls);
-        (program.call, program.step) = (None, Step::Ready);
-        for call in calls.into_iter().chain([id]) {
-            self.never(call);
-        }
-        self.next(host, at);
-    }
-
-    fn next(&mut self, host: u32, at: usize) {
-        let mount = self.hosts[&host].mount;
-        let delay = self.prng.micros(10, 100_000);
-        self.queue.after(delay, Happening::Work(host, mount, at));
-    }
 }
 
 fn write(handle: HandleId, offset: u64, bytes: Vec<u8>, append: bool) -> KernelOperation {
@@ -690,6 +458,11 @@ fn call_name(call: Call) -> &'static str {
         Call::Lookup(_) => "lookup",
         Call::Create(_) => "create",
         Call::Unlink(_) => "unlink",
+        Call::Rename(_, _, false) => "rename",
+        Call::Rename(_, _, true) => "exchange two names",
+        Call::Link(..) => "link",
+        Call::Symlink(_) => "symlink",
+        Call::MapWrite(..) => "write into a mapping",
         Call::ReadCell(_, _, true) => "read through the page cache",
         Call::ReadCell(..) => "read",
         Call::WriteCell(..) => "write",

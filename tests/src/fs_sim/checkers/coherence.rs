@@ -1,5 +1,5 @@
-//! Property: **coherence.** Every cell of a file, every name and every mode is one register over all
-//! hosts: a call that has returned on one host is seen by every later call on every other.
+//! Property: **coherence.** Every cell of a file, every mode and the names of the shared directory are
+//! one register each over all hosts: a call that has returned on one host is seen by every later call on every other.
 //!
 //! The search is that of the block store's register (just-in-time linearization, Lowe 2017), with two
 //! steps back that the contract allows: a mount that was fenced loses what it had buffered, which
@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Act, Register, Result, Step, Violation};
+use super::{Act, Register, Result, Step, Violation, names};
 
 /// The checker's name.
 pub const PROPERTY: &str = "coherence";
@@ -25,6 +25,7 @@ struct Possible {
 
 #[derive(Clone, Copy, Debug)]
 struct Open {
+    call: u64,
     mount: u64,
     act: Act,
     /// What it will return, if it ever does.
@@ -87,20 +88,13 @@ fn check_one(steps: &[Step], initial: u64) -> std::result::Result<(), usize> {
         match *step {
             Step::Invoked { call, mount, act, .. } => {
                 let result = results.get(&call).copied();
-                if act == Act::Create && result.is_none() {
-                    // It may have made something, and nobody knows what.
-                    ever.insert(u64::MAX);
-                }
                 if let Act::Write(value) = act {
                     ever.insert(value);
                 }
-                if let (Act::Create, Some(Result::Done(value))) = (act, result) {
-                    ever.insert(value);
-                }
-                open.insert(call, Open { mount, act, result });
+                open.insert(call, Open { call, mount, act, result });
             }
             Step::Returned { call, .. } => {
-                possible = linearize(&possible, &open, call);
+                possible = linearize(&possible, &open, Some(call), &mut ever);
                 open.remove(&call);
             }
             Step::Unknown { .. } => {}
@@ -108,9 +102,13 @@ fn check_one(steps: &[Step], initial: u64) -> std::result::Result<(), usize> {
                 possible.retain(|one| !one.done.contains(&call));
                 open.remove(&call);
             }
-            Step::Fenced { mount } => possible = fenced(&possible, mount),
+            Step::Fenced { mount } => {
+                possible = fenced(&possible, mount);
+                forget_names_asked_by(mount, &mut possible, &mut open);
+            }
             Step::PowerCut => {
                 ever.insert(0);
+                linearize(&possible, &open, None, &mut ever);
                 open.clear();
                 let of = |&value: &u64| Possible { value, volatile: None, done: BTreeSet::new() };
                 possible = ever.iter().map(of).collect();
@@ -126,11 +124,13 @@ fn check_one(steps: &[Step], initial: u64) -> std::result::Result<(), usize> {
     Ok(())
 }
 
-/// Everything that is possible once `call` has returned: it, and any that are open, have come.
+/// Everything that is possible once `call` has returned: it, and any that are open, have come; without a
+/// call, everything that is possible now. Values on the way there are noted.
 fn linearize(
     possible: &BTreeSet<Possible>,
     open: &BTreeMap<u64, Open>,
-    call: u64,
+    call: Option<u64>,
+    ever: &mut BTreeSet<u64>,
 ) -> BTreeSet<Possible> {
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
@@ -139,11 +139,17 @@ fn linearize(
         if !seen.insert(one.clone()) || seen.len() > MOST * 2 {
             continue;
         }
-        if one.done.contains(&call) {
+        ever.insert(one.value);
+        if let Some(call) = call
+            && one.done.contains(&call)
+        {
             let mut without = one;
             without.done.remove(&call);
             found.insert(without);
             continue;
+        }
+        if call.is_none() {
+            found.insert(one.clone());
         }
         for (&other, of) in open {
             if !one.done.contains(&other)
@@ -175,25 +181,41 @@ fn take(one: &Possible, of: &Open) -> Option<Possible> {
             next.value = value;
         }
         (Act::Read, Some(Result::Done(value))) => {
-            // What a create of unknown outcome made is known from now on.
-            let found = one.value == u64::MAX && value != 0;
-            if value != one.value && !found {
+            if value != one.value {
                 return None;
             }
-            next.value = value;
             if next.volatile.as_ref().is_some_and(|(mount, _)| *mount != of.mount) {
                 next.volatile = None;
             }
         }
         (Act::Read, _) => return None,
-        (Act::Create, Some(Result::Done(value))) if one.value == 0 => next.value = value,
-        (Act::Create, Some(Result::Refused)) if one.value != 0 => {}
-        (Act::Create, None) if one.value == 0 => next.value = u64::MAX,
-        (Act::Unlink, Some(Result::Done(_)) | None) if one.value != 0 => next.value = 0,
-        (Act::Unlink, Some(Result::Refused)) if one.value == 0 => {}
-        _ => return None,
+        (act, result) => next.value = names::take(one.value, of.call, act, result)?,
     }
     Some(next)
+}
+
+/// What a mount asked of names and was never told of has come by the time it is fenced, or never will.
+fn forget_names_asked_by(
+    mount: u64,
+    possible: &mut BTreeSet<Possible>,
+    open: &mut BTreeMap<u64, Open>,
+) {
+    let asked = |of: &Open| {
+        of.mount == mount && of.result.is_none() && !matches!(of.act, Act::Read | Act::Write(_))
+    };
+    let over: BTreeMap<u64, Open> =
+        open.iter().filter(|(_, of)| asked(of)).map(|(&call, &of)| (call, of)).collect();
+    if over.is_empty() {
+        return;
+    }
+    *possible = linearize(possible, &over, None, &mut BTreeSet::new())
+        .into_iter()
+        .map(|mut one| {
+            one.done.retain(|call| !over.contains_key(call));
+            one
+        })
+        .collect();
+    open.retain(|call, _| !over.contains_key(call));
 }
 
 fn fenced(possible: &BTreeSet<Possible>, mount: u64) -> BTreeSet<Possible> {

@@ -5,6 +5,7 @@ pub mod coherence;
 pub mod foreign;
 pub mod fsynced;
 pub mod locks;
+pub mod names;
 
 use mooring_terms::Time;
 
@@ -13,8 +14,8 @@ use mooring_terms::Time;
 pub enum Register {
     /// A cell of a file.
     Cell(usize, u64),
-    /// A name in the shared directory: the inode, or 0.
-    Name(u8),
+    /// The shared directory: all its names are one register, since a rename changes two at once.
+    Names,
     /// A file's mode.
     Mode(usize),
 }
@@ -26,10 +27,16 @@ pub enum Act {
     Write(u64),
     /// Reads; its value comes with the return.
     Read,
+    /// Looks a name up; its inode comes with the return, or 0.
+    Lookup(u8),
     /// Makes a name that must not be there.
-    Create,
+    Create(u8),
     /// Removes a name that must be there.
-    Unlink,
+    Unlink(u8),
+    /// Moves the first name, which must be there, to the second; or exchanges two that are there.
+    Rename(u8, u8, bool),
+    /// Gives this inode, which must have a name still, a name that must not be there.
+    Link(u64, u8),
 }
 
 /// What a system call came to.
@@ -37,7 +44,7 @@ pub enum Act {
 pub enum Result {
     /// It is done; with the value that it read or made.
     Done(u64),
-    /// The name was there, or was not, as it must not be.
+    /// A name was there, or was not, as it must not be.
     Refused,
 }
 
