@@ -70,7 +70,9 @@ impl Client {
         let Some(local) = inode.local else { return told };
         let mut seen = told;
         seen.size = seen.size.max(local.size);
-        (seen.mtime, seen.ctime) = (local.mtime, local.mtime);
+        seen.mtime = local.mtime;
+        // A change of its names, say, may have come since.
+        seen.ctime = seen.ctime.max(local.mtime);
         seen.blocks += inode.pages.promised();
         if local.kill_privileges {
             seen.mode = seen.mode.without_privileges();

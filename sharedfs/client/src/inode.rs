@@ -140,7 +140,7 @@ impl Inode {
         if let Some(local) = self.local {
             seen.size = seen.size.max(local.size);
             seen.mtime = local.mtime;
-            seen.ctime = local.mtime;
+            seen.ctime = seen.ctime.max(local.mtime);
             seen.blocks += self.pages.promised();
             if local.kill_privileges {
                 seen.mode = seen.mode.without_privileges();

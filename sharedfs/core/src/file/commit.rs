@@ -100,9 +100,10 @@ impl Transaction<'_> {
             self.commit_inline(session, &mut row, bytes, size, commit.pays)?;
         }
         row.attributes.size = size;
-        let now = self.now();
-        row.attributes.mtime = commit.mtime.unwrap_or(now);
-        row.attributes.ctime = now;
+        let written = commit.mtime.unwrap_or(self.now());
+        row.attributes.mtime = written;
+        // When it was written, as whoever wrote it has shown all the time; but not before a change since.
+        row.attributes.ctime = row.attributes.ctime.max(written);
         if commit.kill_privileges {
             self.kill_privileges(&mut row);
         }
