@@ -59,6 +59,7 @@ enum Failure {
 
 /// Mounts, serves until it is unmounted, and ends.
 pub fn run(arguments: MountArguments) -> ExitCode {
+    keep_memory_small();
     let signals = block_signals();
     // SAFETY: whoever starts us gives us this descriptor, for this.
     let mut ready = File::from(unsafe { OwnedFd::from_raw_fd(arguments.ready_fd) });
@@ -82,6 +83,19 @@ pub fn run(arguments: MountArguments) -> ExitCode {
     serve(&mount);
     client.close();
     ExitCode::SUCCESS
+}
+
+/// Has the allocator give back what is free, instead of keeping it for each of some dozen threads.
+fn keep_memory_small() {
+    use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
+    for (option, value) in
+        [(M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 512 << 10), (M_TRIM_THRESHOLD, 1 << 20)]
+    {
+        // SAFETY: it takes two numbers, and nobody else has begun yet.
+        if unsafe { mallopt(option, value) } == 0 {
+            tracing::debug!(option, value, "the allocator does not know an option");
+        }
+    }
 }
 
 /// Signals that end it come to one thread alone; threads started from now on never see them.

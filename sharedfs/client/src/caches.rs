@@ -13,6 +13,14 @@ use crate::kernel::{Entry, KernelOperation, KernelReply, KernelRequest};
 use crate::replies::{Change, Purpose};
 use crate::tasks::{Attempt, Stage, TaskId};
 
+/// What a name, a number of lookups and a piece of a layout take, with their places in the tables.
+const NAME_BYTES: usize = 112;
+const LOOKUP_BYTES: usize = 32;
+const PIECE_BYTES: usize = 80;
+
+/// As many clean pages are kept in any case: what is read in two parts must be there together.
+const CLEAN_MIN: usize = 1024;
+
 /// As many leases are given back at a time: the kernel is made to forget each.
 pub(crate) const SHED: usize = 32;
 
@@ -304,18 +312,30 @@ impl Client {
         }
     }
 
-    /// Keeps pages, places and leases within their bounds.
+    /// How many pages there is room for beside all else.
+    fn pages_most(&self) -> usize {
+        let others = self.inodes.len() * (size_of::<Inode>() + 64)
+            + self.names * NAME_BYTES
+            + self.lookups.len() * LOOKUP_BYTES
+            + self.pieces * PIECE_BYTES;
+        let room = self.options.memory_max.saturating_sub(others);
+        room.min(self.options.pages_max) / BLOCK_SIZE
+    }
+
+    /// Keeps pages, places, names and leases within their bounds.
     pub(crate) fn evict(&mut self) {
-        let most = self.options.pages_max / BLOCK_SIZE;
+        let most = self.pages_most().saturating_sub(self.dirty_pages).max(CLEAN_MIN);
         // What is gone already still stands in the queue.
-        while self.pages > most || self.clean.len() > most {
+        while self.pages - self.dirty_pages > most || self.clean.len() > most {
             let Some((ino, from, count)) = self.clean.pop_front() else { break };
             if self.inodes.contains_key(&ino) {
                 self.with_pages(ino, |inode| inode.pages.drop_clean_of(from, u64::from(count)));
             }
         }
         if self.pieces > self.options.pieces_max {
-            self.inodes.values_mut().for_each(|inode| inode.layout.clear());
+            // Of what is dirty it says which pages need no new block: no promise covers those.
+            let clean = self.inodes.values_mut().filter(|inode| !inode.is_dirty());
+            clean.for_each(|inode| inode.layout.clear());
             self.pieces = 0;
         }
         if self.names > self.options.names_max {

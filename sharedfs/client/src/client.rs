@@ -39,6 +39,8 @@ pub struct Options {
     pub write_back_after: Duration,
     /// How many bytes may be accepted and not written back; a writer beyond waits.
     pub dirty_max: usize,
+    /// How many bytes all that is kept may take together, by and large: clean pages give way to the rest.
+    pub memory_max: usize,
     /// How many bytes of pages are kept, what is dirty included.
     pub pages_max: usize,
     /// How many bytes are read ahead of a program that reads a file at a stretch.
@@ -70,11 +72,12 @@ impl Default for Options {
             lease: Duration::from_millis(1200),
             write_back_after: Duration::from_millis(500),
             dirty_max: 8 << 20,
+            memory_max: 16 << 20,
             pages_max: 12 << 20,
             ahead_max: 3 << 20,
             pieces_max: 32 << 10,
-            leases_max: 16_384,
-            names_max: 32_768,
+            leases_max: 12_288,
+            names_max: 24_576,
             slice_blocks: 1 << 20,
             epoch: false,
             contention: Duration::from_millis(500),
@@ -137,6 +140,8 @@ pub struct Client {
     pub(crate) dirty: BTreeSet<Ino>,
     /// When what no round has taken is to be written back.
     pub(crate) due: BTreeSet<(Time, Ino)>,
+    /// When a lease to write is asked for once more, for a mapping that may be written to without.
+    pub(crate) mapped: BTreeSet<(Time, Ino)>,
     pub(crate) recalling: BTreeSet<Ino>,
     pub(crate) to_close: BTreeSet<Ino>,
     pub(crate) parked: BTreeSet<TaskId>,
@@ -185,6 +190,7 @@ impl Client {
             leases: 0,
             dirty: BTreeSet::new(),
             due: BTreeSet::new(),
+            mapped: BTreeSet::new(),
             recalling: BTreeSet::new(),
             to_close: BTreeSet::new(),
             parked: BTreeSet::new(),
@@ -234,6 +240,7 @@ impl Client {
     fn look(&mut self, turn: &mut Turn<'_>) {
         if self.ended.is_none() {
             self.link.tick(turn.now, turn.out);
+            self.look_after_mappings(turn);
             self.look_after_age(turn);
         }
         while std::mem::take(&mut self.poked) {
@@ -317,6 +324,7 @@ impl Client {
         self.pool = Pool::default();
         self.dirty.clear();
         self.due.clear();
+        self.mapped.clear();
         self.clean.clear();
         self.recalling.clear();
         self.to_close.clear();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber};
-use mooring_sharedfs_core::{Attributes, FileBlock, Ino, Name, Timestamp};
+use mooring_sharedfs_core::{Attributes, FileBlock, FsError, Ino, Name, Timestamp};
 use mooring_terms::Time;
 
 use crate::layout::Layout;
@@ -58,8 +58,9 @@ pub(crate) struct Inode {
     pub(crate) committing: usize,
     /// When what no round has taken is to be written back.
     pub(crate) due: Option<Time>,
-    /// Writes back that failed.
+    /// Writes back that failed, and why the last one did.
     pub(crate) errors: u64,
+    pub(crate) error: FsError,
     /// What is open here; what of that the coordinator knows; closes on their way.
     pub(crate) handles: u64,
     /// Of what is open, how much can be mapped and written to.
@@ -103,6 +104,7 @@ impl Inode {
             committing: 0,
             due: None,
             errors: 0,
+            error: FsError::Unavailable,
             handles: 0,
             maps: 0,
             registered: 0,

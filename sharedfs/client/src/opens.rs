@@ -6,7 +6,7 @@ use mooring_sharedfs_core::coordinator::{Operation, Reply, Request};
 use mooring_sharedfs_core::leases::LeaseLevel;
 use mooring_sharedfs_core::locks::{LockRange, LockSpace};
 use mooring_sharedfs_core::ops::DirectoryPage;
-use mooring_sharedfs_core::{Access, Attributes, Caller, Cookie, FileBlock, Ino};
+use mooring_sharedfs_core::{Access, Attributes, Caller, Cookie, FileBlock, FsError, Ino};
 
 use crate::client::{Client, Turn};
 use crate::kernel::{DirectoryItem, HandleId, KernelOperation, KernelReply, OpenFlags};
@@ -117,6 +117,13 @@ impl Client {
             let errors = self.inodes.get(&handle.ino).map_or(0, |inode| inode.errors);
             handle.errors < errors
         })
+    }
+
+    /// What is told of writes back that failed.
+    pub(crate) fn lost(&self, id: HandleId) -> KernelReply {
+        let ino = self.handles.get(&id).map(|handle| handle.ino);
+        let error = ino.and_then(|ino| self.inodes.get(&ino)).map(|inode| inode.error);
+        KernelReply::Error(error.unwrap_or(FsError::Unavailable))
     }
 
     /// The handle's errors of writing back, told once.
@@ -244,7 +251,7 @@ impl Client {
         (limit, plus): (u32, bool),
     ) -> Attempt {
         let Some(of) = self.handles.get_mut(&handle) else {
-            return Attempt::error(mooring_sharedfs_core::FsError::Invalid);
+            return Attempt::error(FsError::Invalid);
         };
         let (dir, bound) = (of.ino, of.bound);
         let again = of.begun && after <= Cookie::DOT_DOT;

@@ -129,6 +129,10 @@ impl Client {
         inode.lease_asked = false;
         if inode.lease < LeaseLevel::Write || matches!(reply, Reply::Refused(_)) {
             inode.contended_until = turn.now + contention;
+            if inode.maps > 0 {
+                let again = inode.contended_until;
+                self.mapped.insert((again, ino));
+            }
         }
     }
 

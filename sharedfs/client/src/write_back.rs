@@ -255,9 +255,9 @@ impl Client {
                     round.commit.name_versions(&written, |block| slice_of(block, slice_blocks));
                     self.commit(turn, ino);
                 }
-                (Err(_), Some(place)) => {
+                (Err(error), Some(place)) => {
                     let round = inode.rounds.remove(place);
-                    self.rounds_failed(turn, ino, round.into_iter().collect());
+                    self.rounds_failed(turn, ino, round.into_iter().collect(), error);
                 }
                 (_, None) => {}
             }
@@ -307,9 +307,13 @@ impl Client {
             Reply::Refused(FsError::NoSpace { .. }) if self.pay(ino) => {
                 return self.commit(turn, ino);
             }
-            _ => {
+            refused => {
+                let error = match refused {
+                    Reply::Refused(error) => error,
+                    _ => FsError::Unavailable,
+                };
                 let rounds = self.inode(ino).rounds.drain(..committing).collect();
-                return self.rounds_failed(turn, ino, rounds);
+                return self.rounds_failed(turn, ino, rounds, error);
             }
         };
         let inode = self.inode(ino);
@@ -355,7 +359,13 @@ impl Client {
     }
 
     /// What rounds took along is lost, and every handle of the file says so once.
-    fn rounds_failed(&mut self, turn: &mut Turn<'_>, ino: Ino, rounds: Vec<Round>) {
+    fn rounds_failed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ino: Ino,
+        rounds: Vec<Round>,
+        error: FsError,
+    ) {
         for round in rounds {
             let freed = self.with_pages(ino, |inode| {
                 // Those that wait for what came before it are told of the error.
@@ -365,7 +375,7 @@ impl Client {
             self.pool.release(freed);
         }
         let inode = self.inode(ino);
-        inode.errors += 1;
+        (inode.errors, inode.error) = (inode.errors + 1, error);
         inode.attributes = None;
         inode.layout.clear();
         self.settled(turn, ino);
@@ -415,7 +425,8 @@ impl Client {
             self.write_back(turn, ino);
         }
         let later = turn.now + std::time::Duration::from_secs(3600);
-        self.next_look = self.due.first().map_or(later, |&(at, _)| at);
+        let next = self.due.first().into_iter().chain(self.mapped.first());
+        self.next_look = next.map(|&(at, _)| at).min().unwrap_or(later);
     }
 }
 

@@ -61,6 +61,21 @@ impl Client {
         }
     }
 
+    /// Asks for leases to write that were refused while others wanted the file, too: what is stored into a
+    /// mapping without one is seen by nobody else.
+    pub(crate) fn look_after_mappings(&mut self, turn: &mut Turn<'_>) {
+        while let Some(&(at, ino)) = self.mapped.first()
+            && at <= turn.now
+        {
+            self.mapped.remove(&(at, ino));
+            let Some(inode) = self.inodes.get(&ino) else { continue };
+            let open = inode.maps > 0 && inode.kernel_pages.is_some();
+            if open && inode.lease < LeaseLevel::Write && inode.recalled.is_none() {
+                self.want_to_write(turn, ino);
+            }
+        }
+    }
+
     /// Several clients write the inode: its bytes go to the coordinator.
     fn write_through(
         &mut self,
@@ -270,7 +285,7 @@ impl Client {
         }
         match self.commit_up_to(turn, stage, handle, ino) {
             Some(wait) => wait,
-            None if self.take_error(handle) => Attempt::Answer(Self::refused()),
+            None if self.take_error(handle) => Attempt::Answer(self.lost(handle)),
             None => Attempt::Answer(KernelReply::Done),
         }
     }
@@ -299,7 +314,7 @@ impl Client {
         }
         if self.has_error(handle) {
             self.take_error(handle);
-            return Attempt::Answer(Self::refused());
+            return Attempt::Answer(self.lost(handle));
         }
         let purpose = Purpose::Task(id, Change::none());
         self.ask(turn, caller, Operation::Fsync { ino }, Vec::new(), purpose);
@@ -328,7 +343,7 @@ impl Client {
         }
         let reply = match reply {
             Reply::Refused(error) => KernelReply::Error(*error),
-            _ if self.take_error(handle) => Self::refused(),
+            _ if self.take_error(handle) => self.lost(handle),
             _ => self.written_through(&task.request.operation),
         };
         self.reply(turn, &task.request, reply);

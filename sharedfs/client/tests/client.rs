@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mooring_sharedfs_client::{
     Client, Command, Event, HandleId, InvalidationNumber, IoNumber, KernelId, KernelOperation,
     KernelReply, KernelRequest, LockKind, Options, StreamNumber, Turn,
@@ -17,10 +18,10 @@ use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{LockMode, LockRange, LockSpace, Locked, OnConflict, WaitId};
 use mooring_sharedfs_core::ops::Removed;
 use mooring_sharedfs_core::{
-    Access, Attributes, BlockAddress, Caller, Device, FileType, FsError, Ino, Mode, Name,
+    Access, Attributes, BlockAddress, Caller, Device, FileBlock, FileType, FsError, Ino, Mode, Name,
     QuarantineNumber, Run, SessionId, Timestamp,
 };
-use mooring_terms::Time;
+use mooring_terms::{Epoch, Sequence, Time, Version};
 
 const SESSION: SessionId = SessionId(1);
 const FILE: Ino = Ino(5);
@@ -34,6 +35,8 @@ struct Rig {
     said: Vec<ToCoordinator>,
     replies: BTreeMap<KernelId, KernelReply>,
     reads: Vec<IoNumber>,
+    /// And the runs of blocks, with how many there are in each.
+    writes: Vec<(IoNumber, Vec<(BlockAddress, usize)>)>,
     invalidations: Vec<InvalidationNumber>,
 }
 
@@ -68,6 +71,7 @@ impl Rig {
             said: Vec::new(),
             replies: BTreeMap::new(),
             reads: Vec::new(),
+            writes: Vec::new(),
             invalidations: Vec::new(),
         };
         rig.connect();
@@ -87,6 +91,10 @@ impl Rig {
                 Command::Send(_, ToCoordinator::Request(request)) => self.requests.push(request),
                 Command::Send(_, message) => self.said.push(message),
                 Command::ReadBlocks(io, _) => self.reads.push(io),
+                Command::WriteBlocks(io, blocks) => {
+                    let count = |(at, bytes): (BlockAddress, Bytes)| (at, bytes.len() / 4096);
+                    self.writes.push((io, blocks.into_iter().map(count).collect()));
+                }
                 Command::Invalidate(number, _) => self.invalidations.push(number),
                 other => panic!("nothing here does {other:?}"),
             }
@@ -210,6 +218,66 @@ fn a_lock_that_nobody_waits_for_leaves_what_its_owner_had() {
         })
         .collect();
     assert_eq!(asked, [(Some(LockMode::Read), 10, 19), (None, 5, 9), (None, 20, 30)]);
+}
+
+#[test]
+fn a_file_that_is_written_at_a_stretch_is_on_its_way_all_the_time_and_committed_in_order() {
+    const BLOCKS: u64 = 256;
+    let mut rig = Rig::new();
+    let handle = rig.open(Access::WRITE, Some(LeaseLevel::Write));
+    let write = |rig: &mut Rig, mebibyte: u64| {
+        rig.kernel(KernelOperation::Write {
+            handle,
+            offset: mebibyte << 20,
+            bytes: vec![1; 1 << 20].into(),
+            append: false,
+            cached: false,
+            kill_privileges: false,
+            sync: false,
+        })
+    };
+    let first = write(&mut rig, 0);
+    let request = rig.request();
+    assert!(matches!(request.operation, Operation::Mappings { .. }));
+    let hole = Mapping { block: FileBlock(0), count: 1 << 20, mapped: Mapped::Hole };
+    rig.answer(request.id, Reply::Mappings(vec![hole]));
+    let request = rig.request();
+    assert!(matches!(request.operation, Operation::Reserve { .. }));
+    rig.answer(request.id, Reply::Runs(vec![Run::new(BlockAddress(1000), 16 * BLOCKS)]));
+    let others = [write(&mut rig, 1), write(&mut rig, 2)];
+    let [(one, of_one), (two, of_two), (three, _)] = &rig.writes[..] else {
+        panic!("three rounds, not {:?}", rig.writes)
+    };
+    let (one, two, three) = (*one, *two, *three);
+    assert_eq!(of_one, &[(BlockAddress(1000), 256)], "in one piece");
+    assert_eq!(of_two, &[(BlockAddress(1256), 256)]);
+    for id in [first, others[0], others[1]] {
+        assert_eq!(rig.replies.get(&id), Some(&KernelReply::Written(1 << 20)), "nobody waited");
+    }
+    let written = |io| {
+        let version = Version::new(Epoch(1), Sequence(io));
+        Event::BlocksWritten(IoNumber(io), Ok(vec![version; 256]))
+    };
+    rig.event(written(two.0));
+    assert_eq!(rig.requests, [], "what comes before it is not there");
+    rig.event(written(one.0));
+    let request = rig.request();
+    let commit = |request: &Request| match &request.operation {
+        Operation::Commit { commit, .. } => commit.clone(),
+        other => panic!("no commit: {other:?}"),
+    };
+    let both = commit(&request);
+    assert_eq!(both.size_at_least, 2 << 20);
+    let places: Vec<(u64, u64)> =
+        both.extents.iter().map(|extent| (extent.block.0, extent.run.count)).collect();
+    assert_eq!(places, [(0, 256), (256, 256)]);
+    rig.event(written(three.0));
+    assert_eq!(rig.requests, [], "one commit at a time");
+    rig.answer(request.id, Reply::Attributes(attributes(2 << 20, 2)));
+    let request = rig.request();
+    assert_eq!(commit(&request).size_at_least, 3 << 20);
+    rig.answer(request.id, Reply::Attributes(attributes(3 << 20, 3)));
+    assert_eq!(rig.client.dirty_bytes(), 0);
 }
 
 #[test]

@@ -127,6 +127,8 @@ impl DataBlocks for VolumeBlocks {
 fn refused(error: IoError) -> FsError {
     match error {
         IoError::Fenced { .. } | IoError::Closed => {}
+        // A pool is full, which the volume's own accounts say nothing of.
+        IoError::NoSpace { .. } => return FsError::NoSpace { coming: false },
         error => tracing::error!(%error, "an I/O of the volume failed"),
     }
     FsError::Unavailable
