@@ -73,7 +73,7 @@ impl Default for Options {
             write_back_after: Duration::from_millis(500),
             dirty_max: 8 << 20,
             memory_max: 16 << 20,
-            pages_max: 12 << 20,
+            pages_max: 10 << 20,
             ahead_max: 3 << 20,
             pieces_max: 32 << 10,
             leases_max: 12_288,
