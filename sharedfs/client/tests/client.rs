@@ -404,6 +404,36 @@ fn the_lease_on_a_file_that_is_gone_is_given_back_when_the_kernel_has_forgotten_
 }
 
 #[test]
+fn space_is_reserved_though_everything_else_waits_for_others() {
+    let mut rig = Rig::new();
+    let handle = rig.open(Access::READ.and(Access::WRITE), Some(LeaseLevel::Write));
+    // None of them is answered: a recall that only this client can answer may hold them all up.
+    for i in 0..3000 {
+        let name = Name::new(format!("f{i}").as_bytes()).unwrap();
+        rig.kernel(KernelOperation::Lookup { dir: Ino::ROOT, name });
+    }
+    assert!(rig.requests.len() < 3000, "some wait for a slot");
+    rig.requests.clear();
+    let id = rig.kernel(KernelOperation::Write {
+        handle,
+        offset: 0,
+        bytes: vec![1; 100].into(),
+        append: false,
+        cached: false,
+        kill_privileges: false,
+        sync: false,
+    });
+    let layout = rig.request();
+    let hole =
+        Mapping { block: mooring_sharedfs_core::FileBlock(0), count: 256, mapped: Mapped::Hole };
+    rig.answer(layout.id, Reply::Mappings(vec![hole]));
+    let reserve = rig.requests.iter().find(|r| matches!(r.operation, Operation::Reserve { .. }));
+    let reserve = reserve.expect("it is on its way").id;
+    rig.answer(reserve, Reply::Runs(vec![Run::new(BlockAddress(100), 256)]));
+    assert_eq!(rig.replies.get(&id), Some(&KernelReply::Written(100)));
+}
+
+#[test]
 fn a_write_that_is_to_be_on_media_is_answered_when_it_is() {
     let mut rig = Rig::new();
     let handle = rig.open(Access::READ.and(Access::WRITE), Some(LeaseLevel::Write));

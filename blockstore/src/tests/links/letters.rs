@@ -164,3 +164,31 @@ fn a_session_of_one_node_is_nothing_on_another() {
     stolen.close();
     assert!(late[0].recv_timeout(LONG).unwrap().is_err());
 }
+
+#[test]
+fn a_coordinator_that_is_dropped_late_takes_nothing_from_the_one_after_it() {
+    let shared = Shared::new();
+    shared.coordinator.receive_letters(Arc::new(Echo::default()));
+    let (client, ear) = shared.client(2);
+    met(&ear, 1);
+    shared.rig.grant(1, 1, 2);
+    let second = shared.rig.node(1).coordinate(1, 2, 8);
+    serving(&second);
+    second.receive_letters(Arc::new(Echo::default()));
+    met(&ear, 2);
+    let Shared { rig, coordinator, dir, doors } = shared;
+    drop(coordinator);
+    // Its I/O is answered, the sessions that it lets in do theirs, and letters reach it.
+    let (done, answer) = std::sync::mpsc::channel();
+    let data = Bytes::from(vec![7; mooring_terms::BLOCK_SIZE]);
+    let block = mooring_replication::VolumeBlock(at(0, 1));
+    second.write(block, data, true, Box::new(move |result| done.send(result.is_ok()).unwrap()));
+    assert_eq!(answer.recv_timeout(LONG), Ok(true));
+    second.register(SessionId(11), NodeId(2));
+    let volume = client.open(SessionId(11)).unwrap();
+    assert_eq!(read(&volume, at(0, 1)), 7);
+    write(&volume, at(2, 1), 8);
+    client.send(letter("second")).unwrap();
+    wait("it is back", || ear.heard(&Heard::Letter(letter("second"))));
+    drop((volume, client, second, rig, dir, doors));
+}
