@@ -56,6 +56,11 @@ impl Client {
         self.inodes.get(&ino).filter(|_| self.may_serve(ino))?.seen()
     }
 
+    /// The attributes without what this client has changed on top, if they are known here.
+    pub(crate) fn known_attributes(&self, ino: Ino) -> Option<Attributes> {
+        self.inodes.get(&ino).filter(|_| self.may_serve(ino))?.attributes
+    }
+
     /// For how long the kernel may keep attributes: no longer than the lease that vouches for them, and
     /// not at all once that is recalled.
     pub(crate) fn attr_time(&self, now: Time, ino: Ino) -> Duration {
@@ -80,8 +85,8 @@ impl Client {
         seen.size = seen.size.max(local.size);
         seen.mtime = local.mtime;
         // A change of its names, say, may have come since.
-        seen.ctime = seen.ctime.max(local.mtime);
-        seen.blocks += inode.pages.promised();
+        seen.ctime = seen.ctime.max(local.ctime);
+        seen.blocks += inode.unsettled();
         if local.kill_privileges {
             seen.mode = seen.mode.without_privileges();
         }
@@ -99,7 +104,10 @@ impl Client {
     /// What a name stands for, if that is known here: an inode, or nothing.
     pub(crate) fn known(&self, dir: Ino, name: &Name) -> Option<Option<Ino>> {
         let inode = self.inodes.get(&dir).filter(|_| self.may_serve(dir))?;
-        inode.names.get(name).copied()
+        match inode.known.as_ref().and_then(|known| known.folder.as_ref()) {
+            Some(folder) => Some(folder.entries.get(name).map(|entry| entry.ino)),
+            None => inode.names.get(name).copied(),
+        }
     }
 
     pub(crate) fn try_lookup(
@@ -119,7 +127,7 @@ impl Client {
                 let time = self.entry_time(turn.now, dir);
                 return Attempt::Answer(KernelReply::NoEntry(time));
             }
-            Some(Some(ino)) => match self.served(ino) {
+            Some(Some(ino)) => match self.known_attributes(ino) {
                 Some(attributes) => {
                     let entry = self.entry(turn.now, dir, attributes);
                     return Attempt::Answer(KernelReply::Entry(entry));
@@ -260,8 +268,18 @@ impl Client {
     }
 
     /// Learns a name; forgets it if what is said may be old.
-    fn learn_name(&mut self, dir: Ino, name: &Name, ino: Option<Ino>, old: bool) {
+    pub(crate) fn learn_name(&mut self, dir: Ino, name: &Name, ino: Option<Ino>, old: bool) {
         let inode = self.inode(dir);
+        if let Some(known) = &mut inode.known
+            && known.folder.is_some()
+        {
+            match ino {
+                _ if old => inode.known = None,
+                None => known.removed(name),
+                Some(_) => {}
+            }
+            return;
+        }
         if old || inode.lease < LeaseLevel::Read {
             inode.names.remove(name);
         } else if inode.names.insert(name.clone(), ino).is_none() {
@@ -339,7 +357,7 @@ impl Client {
             self.pieces = 0;
         }
         if self.names > self.options.names_max {
-            self.inodes.values_mut().for_each(|inode| inode.names.clear());
+            self.inodes.values_mut().for_each(|inode| inode.forget_names());
             self.names = 0;
         }
         if self.leases > self.options.leases_max && self.recalling.len() < SHED {

@@ -13,6 +13,7 @@ use mooring_sharedfs_core::{
 use mooring_terms::Time;
 
 use crate::command::Command;
+use crate::early::{Early, Numbers, stands_alone};
 use crate::event::{Event, InvalidationNumber, IoNumber};
 use crate::inode::Inode;
 use crate::kernel::{HandleId, KernelId, KernelReply};
@@ -57,6 +58,9 @@ pub struct Options {
     /// Whether the kernel has `FUSE_NOTIFY_INC_EPOCH` (6.16) and it is to be used: only then it may keep
     /// names.
     pub epoch: bool,
+    /// Whether operations are done here where this client is alone. Off: one seed of the simulator in a
+    /// thousand loses a store into a mapping with it (decision 47).
+    pub alone: bool,
     /// How long after a refused lease writes go through the coordinator.
     pub contention: Duration,
     /// A deliberate bug, for tests.
@@ -80,6 +84,7 @@ impl Default for Options {
             names_max: 24_576,
             slice_blocks: 1 << 20,
             epoch: false,
+            alone: false,
             contention: Duration::from_millis(500),
             #[cfg(feature = "mutations")]
             mutation: None,
@@ -118,6 +123,11 @@ pub struct Client {
     /// The locks that are held, to be reclaimed.
     pub(crate) locks: Locks,
     pub(crate) last_wait: WaitId,
+    /// Operations that were answered and are not done at the coordinator.
+    pub(crate) early: Early,
+    pub(crate) numbers: Numbers,
+    /// How many removals came one after the other, and when the last.
+    pub(crate) removals: (u32, Time),
     /// Own changes on their way of which it isn't known which inodes they touch.
     pub(crate) unknown_changes: u32,
     /// Freed blocks: what was under way when their layouts were to be returned.
@@ -177,6 +187,9 @@ impl Client {
             last_invalidation: InvalidationNumber(0),
             locks: Locks::default(),
             last_wait: WaitId(0),
+            early: Early::default(),
+            numbers: Numbers::default(),
+            removals: (0, Time::ZERO),
             unknown_changes: 0,
             returns: BTreeMap::new(),
             dirty_pages: 0,
@@ -241,6 +254,7 @@ impl Client {
         if self.ended.is_none() {
             self.link.tick(turn.now, turn.out);
             self.look_after_mappings(turn);
+            self.look_after_early(turn);
             self.look_after_age(turn);
         }
         while std::mem::take(&mut self.poked) {
@@ -318,6 +332,7 @@ impl Client {
         }
         self.ended = Some(reason);
         self.link.end();
+        self.lose_early();
         self.ios.clear();
         self.returns.clear();
         self.locks = Locks::default();
@@ -350,7 +365,7 @@ impl Client {
         if !self.unmounting {
             return;
         }
-        let clean = self.dirty.is_empty();
+        let clean = self.dirty.is_empty() && self.early.is_sent();
         if self.ended.is_none() && (!clean || self.link.outstanding() > 0) {
             return;
         }
@@ -371,7 +386,7 @@ impl Client {
         if self.ended.is_some() {
             return None;
         }
-        self.link.next_tick().into_iter().chain([self.next_look]).min()
+        self.link.next_tick().into_iter().chain([self.next_look]).chain(self.early.due()).min()
     }
 
     /// The session, once there is one.
@@ -442,6 +457,14 @@ impl Client {
         wanted: Vec<(Ino, LeaseLevel)>,
         purpose: Purpose,
     ) {
+        let passes = stands_alone(&operation);
+        #[cfg(feature = "mutations")]
+        let passes = passes
+            || (matches!(operation, Operation::Fsync { .. })
+                && self.is_mutated(Mutation::FsyncUnqueued));
+        if !passes {
+            self.send_early(turn);
+        }
         let urgent = self.is_urgent(&operation);
         self.link.ask(Ask { caller, operation, wanted, purpose, urgent }, turn.out);
     }
@@ -457,7 +480,9 @@ impl Client {
             | Operation::Open { ino, .. } => self.lease(*ino) >= LeaseLevel::Read,
             Operation::Write { launders, .. } => *launders,
             // Space waits for nobody, and laundered pages may need it.
-            Operation::Close { .. } | Operation::Reserve { .. } => true,
+            Operation::Close { .. }
+            | Operation::Reserve { .. }
+            | Operation::Numbers { .. } => true,
             _ => false,
         }
     }
@@ -488,7 +513,9 @@ impl Client {
             "promises are miscounted"
         );
         for (ino, inode) in &self.inodes {
-            let cached = inode.attributes.is_some() || !inode.names.is_empty();
+            let cached = inode.attributes.is_some()
+                || inode.known.is_some()
+                || !inode.names.is_empty();
             let leased = inode.lease >= LeaseLevel::Read;
             assert!(leased || !cached, "{ino:?} is cached without a lease");
         }

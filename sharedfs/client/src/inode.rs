@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use mooring_sharedfs_core::file::Mapped;
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber};
 use mooring_sharedfs_core::{Attributes, FileBlock, FsError, Ino, Name, Timestamp};
 use mooring_terms::Time;
 
+use crate::early::StepNumber;
+use crate::known::Known;
 use crate::layout::Layout;
 use crate::pages::Pages;
 use crate::recall::Recalled;
@@ -16,6 +19,7 @@ use crate::write_back::Round;
 pub(crate) struct Local {
     pub(crate) size: u64,
     pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
     pub(crate) kill_privileges: bool,
 }
 
@@ -41,6 +45,16 @@ pub(crate) struct Inode {
     pub(crate) rewriting: u32,
     /// Names in a directory, and those that are known not to be there.
     pub(crate) names: BTreeMap<Name, Option<Ino>>,
+    /// The rest of its row, of an inode that nobody else can change.
+    pub(crate) known: Option<Box<Known>>,
+    /// The last step that was done here and touched it.
+    pub(crate) early: StepNumber,
+    /// Somebody waits for what is written back.
+    pub(crate) hurry: bool,
+    /// Changes of a directory that were asked for, and whether it is being taken; not before then.
+    pub(crate) changes: u32,
+    pub(crate) taking: bool,
+    pub(crate) take_after: Time,
     pub(crate) layout: Layout,
     pub(crate) layout_asked: bool,
     pub(crate) pages: Pages,
@@ -56,6 +70,8 @@ pub(crate) struct Inode {
     /// commit on its way.
     pub(crate) rounds: VecDeque<Round>,
     pub(crate) committing: usize,
+    /// That commit is a step of a batch.
+    pub(crate) queued: bool,
     /// When what no round has taken is to be written back.
     pub(crate) due: Option<Time>,
     /// Writes back that failed, and why the last one did.
@@ -92,6 +108,12 @@ impl Inode {
             changing: 0,
             rewriting: 0,
             names: BTreeMap::new(),
+            known: None,
+            early: StepNumber(0),
+            hurry: false,
+            changes: 0,
+            taking: false,
+            take_after: Time::ZERO,
             layout: Layout::default(),
             layout_asked: false,
             pages: Pages::default(),
@@ -102,6 +124,7 @@ impl Inode {
             committed: 0,
             rounds: VecDeque::new(),
             committing: 0,
+            queued: false,
             due: None,
             errors: 0,
             error: FsError::Unavailable,
@@ -122,11 +145,11 @@ impl Inode {
 
     /// Whether what was written up to this number is in a commit on its way that nothing at the coordinator
     /// holds up: an fsync that is asked for now comes behind it. (Bytes for the tree may have to wait for
-    /// space.)
+    /// space, unless they are paid for.)
     pub(crate) fn is_being_committed(&self, number: u64) -> bool {
         let rounds = self.rounds.iter().take(self.committing);
         self.lease >= LeaseLevel::Write
-            && rounds.clone().all(|round| !round.lies_in_tree())
+            && (self.queued || rounds.clone().all(|round| !round.lies_in_tree()))
             && rounds.last().is_some_and(|round| round.number() >= number)
     }
 
@@ -142,13 +165,23 @@ impl Inode {
         if let Some(local) = self.local {
             seen.size = seen.size.max(local.size);
             seen.mtime = local.mtime;
-            seen.ctime = seen.ctime.max(local.mtime);
-            seen.blocks += self.pages.promised();
+            seen.ctime = seen.ctime.max(local.ctime);
+            seen.blocks += self.unsettled();
             if local.kill_privileges {
                 seen.mode = seen.mode.without_privileges();
             }
         }
         Some(seen)
+    }
+
+    /// Blocks that are promised to it or on their way, and that its attributes don't count.
+    pub(crate) fn unsettled(&self) -> u64 {
+        let placed: u64 = self.rounds.iter().map(Round::placed).sum();
+        let first = FileBlock(0);
+        // What grows out of the tree is promised a block, and gives up the one that it has there.
+        let moves = self.pages.get(first).is_some_and(|page| page.promised)
+            && self.layout.at(first).is_some_and(|piece| piece.mapped == Mapped::Inline);
+        self.pages.promised() + placed - u64::from(moves)
     }
 
     /// Learns attributes, unless it knows newer ones.
@@ -165,9 +198,38 @@ impl Inode {
     pub(crate) fn forget(&mut self) {
         self.attributes = None;
         self.names.clear();
+        self.known = None;
         self.layout.clear();
         self.pages.drop_clean();
         self.term += 1;
+    }
+
+    /// Forgets the names in a directory, and with them that they are all.
+    pub(crate) fn forget_names(&mut self) {
+        self.names.clear();
+        if self.known.as_ref().is_some_and(|known| known.folder.is_some()) {
+            self.known = None;
+        }
+    }
+
+    /// Whether this client alone has it, and knows its row: operations can be done on it here.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.lease >= LeaseLevel::Sole
+            && self.known.is_some()
+            && self.attributes.is_some()
+            && self.recalled.is_none()
+            && self.changing == 0
+            && self.rewriting == 0
+    }
+
+    /// Whether it is a directory that is alone, with all its entries.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_alone() && self.known.as_ref().is_some_and(|known| known.folder.is_some())
+    }
+
+    /// Whether its blocks are being written, and their commit is still to be asked for.
+    pub(crate) fn is_written_back(&self) -> bool {
+        self.rounds.len() > self.committing
     }
 
     /// Whether nobody would miss it.
@@ -182,5 +244,6 @@ impl Inode {
             && !self.attributes_asked
             && !self.layout_asked
             && !self.registering
+            && !self.taking
     }
 }

@@ -28,18 +28,23 @@
 //!   the *sending* of what was answered last, is not over. The kernel is told no longer times.
 //! - A change that this client has on its way to the coordinator is in no cache: until it is answered,
 //!   what it changes is asked for and not answered from caches.
+//! - What is done here, where this client is alone, is in the caches at once, and at the coordinator in
+//!   the same order; nothing is asked for or given back before what it follows is there.
 //! - A write is accepted only against a block that is reserved, or was the file's already.
 //! - A recall is answered when nothing is dirty, the kernel has given its pages up, opens that only
 //!   this client knew of are told, and nothing is under way on blocks of the inode.
 //! - Whatever a recall needs (reads, commits, laundered pages) uses slots of its own: requests that
 //!   wait for other clients can't take them.
 
+mod alone;
 mod caches;
 mod client;
 mod command;
+mod early;
 mod event;
 mod inode;
 mod kernel;
+mod known;
 mod layout;
 mod link;
 mod locking;
@@ -52,6 +57,7 @@ mod reading;
 mod recall;
 mod reclaim;
 mod replies;
+mod rows;
 mod tasks;
 mod write_back;
 mod writing;

@@ -249,10 +249,10 @@ impl Link {
         out: &mut Vec<Command>,
     ) -> Option<(Pending, Operation)> {
         let known = self.pending.get(&id.slot).is_some_and(|pending| pending.request.id == id);
-        let pending = known.then(|| self.pending.remove(&id.slot)).flatten()?;
+        let mut pending = known.then(|| self.pending.remove(&id.slot)).flatten()?;
         self.free.insert(id.slot);
         self.pump(out);
-        let operation = pending.request.operation.clone();
+        let operation = std::mem::replace(&mut pending.request.operation, Operation::Statfs);
         Some((pending, operation))
     }
 

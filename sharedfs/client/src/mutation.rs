@@ -13,4 +13,10 @@ pub enum Mutation {
     /// A recall is answered before the kernel has given its caches up.
     /// Breaks: coherence.
     KernelUninvalidated,
+    /// A recall is answered before the coordinator has heard of what was done here.
+    /// Breaks: coherence.
+    RecallUnqueued,
+    /// An fsync doesn't wait for what was done here before it.
+    /// Breaks: nothing fsynced is lost.
+    FsyncUnqueued,
 }

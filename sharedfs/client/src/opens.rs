@@ -13,6 +13,9 @@ use crate::kernel::{DirectoryItem, HandleId, KernelOperation, KernelReply, OpenF
 use crate::replies::{Change, Purpose};
 use crate::tasks::{Attempt, Stage, TaskId};
 
+/// As many names of a directory are kept of those that were listed.
+const NAMES_MAX: usize = 16_384;
+
 /// Something that is open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handle {
@@ -59,7 +62,7 @@ impl Client {
         Attempt::Wait(Stage::Asked)
     }
 
-    fn new_handle(&mut self, ino: Ino, maps: bool, bound: Cookie) -> HandleId {
+    pub(crate) fn new_handle(&mut self, ino: Ino, maps: bool, bound: Cookie) -> HandleId {
         let inode = self.inode(ino);
         inode.handles += 1;
         inode.maps += u64::from(maps);
@@ -95,9 +98,29 @@ impl Client {
         asked: &KernelOperation,
         attributes: Attributes,
     ) -> KernelReply {
-        let KernelOperation::Create { dir, .. } = asked else { return KernelReply::Done };
         self.inode(attributes.ino).registered += 1;
-        match self.opened(asked, attributes.ino) {
+        self.created_open(turn, asked, attributes).unwrap_or(KernelReply::Done)
+    }
+
+    /// What a CREATE that was done here is answered: the open is this client's own matter.
+    pub(crate) fn created_here(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asked: &KernelOperation,
+        ino: Ino,
+    ) -> Option<KernelReply> {
+        let attributes = self.known_attributes(ino)?;
+        self.created_open(turn, asked, attributes)
+    }
+
+    fn created_open(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asked: &KernelOperation,
+        attributes: Attributes,
+    ) -> Option<KernelReply> {
+        let KernelOperation::Create { dir, .. } = asked else { return None };
+        Some(match self.opened(asked, attributes.ino) {
             KernelReply::Opened(handle, flags) => {
                 let mut entry = self.entry(turn.now, *dir, attributes);
                 if self.lookups(attributes.ino) > 0 {
@@ -108,7 +131,7 @@ impl Client {
                 KernelReply::Created(entry, handle, flags)
             }
             other => other,
-        }
+        })
     }
 
     /// Whether a write back failed that was not told through the handle.
@@ -250,12 +273,22 @@ impl Client {
         after: Cookie,
         (limit, plus): (u32, bool),
     ) -> Attempt {
-        let Some(of) = self.handles.get_mut(&handle) else {
+        let Some(of) = self.handles.get(&handle) else {
             return Attempt::error(FsError::Invalid);
         };
         let (dir, bound) = (of.ino, of.bound);
         let again = of.begun && after <= Cookie::DOT_DOT;
-        of.begun = !again;
+        let end = (!again).then_some(bound);
+        if let Some((page, bound)) = self.page_here(turn, dir, (after, end), (limit, plus)) {
+            if let Some(of) = self.handles.get_mut(&handle) {
+                (of.bound, of.begun) = (bound, true);
+            }
+            let asked = KernelOperation::Readdir { handle, after, limit, plus };
+            return Attempt::Answer(self.directory_page(turn, &asked, page, false));
+        }
+        if let Some(of) = self.handles.get_mut(&handle) {
+            of.begun = !again;
+        }
         let (asked, wanted) = if again {
             (Operation::Opendir { dir }, Vec::new())
         } else {
@@ -292,6 +325,9 @@ impl Client {
         for entry in page.entries {
             if let Some(attributes) = entry.attributes {
                 self.learn(attributes, old);
+            }
+            if self.inode(dir).names.len() < NAMES_MAX {
+                self.learn_name(dir, &entry.name, Some(entry.ino), old);
             }
             let told = entry.attributes.map(|attributes| self.entry(turn.now, dir, attributes));
             items.push(DirectoryItem {

@@ -5,19 +5,22 @@
 //!                    ^                            │
 //!                    └── pages were laundered ────┘── pages were read meanwhile: once more
 //! ```
+//! What was done here and touched the inode is at the coordinator, too, before anything else goes on.
+//!
 //! Reads are served under the lease until the kernel has given its pages up: its invalidation waits for
 //! pages that are locked by reads, so those must be answered. After it they are held, or they would
 //! fill the page cache again with what is about to change.
 
 use mooring_sharedfs_core::coordinator::ToCoordinator;
 use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
-use mooring_sharedfs_core::{Attributes, Ino};
+use mooring_sharedfs_core::{Attributes, FileType, Ino};
 
 use crate::caches::SHED;
 use crate::client::{Client, Turn};
 use crate::command::{Command, Invalidation};
 use crate::event::InvalidationNumber;
 use crate::kernel::{KernelOperation, KernelReply};
+use crate::known::Folder;
 use crate::tasks::{Attempt, Stage, Task, TaskId};
 
 /// A recall that is not answered.
@@ -83,7 +86,10 @@ impl Client {
     /// Gives leases back that nobody uses, so that there is room for others: some at a time, of all in turn.
     pub(crate) fn shed(&mut self) {
         let idle = self.inodes.range(self.shed_from..).filter(|(_, inode)| {
-            inode.lease > LeaseLevel::None && inode.recalled.is_none() && inode.handles == 0
+            inode.lease > LeaseLevel::None
+                && inode.recalled.is_none()
+                && inode.handles == 0
+                && !inode.is_whole()
         });
         let inos: Vec<Ino> = idle.map(|(&ino, _)| ino).take(SHED).collect();
         self.shed_from = inos.last().map_or(Ino(0), |ino| Ino(ino.0 + 1));
@@ -109,12 +115,13 @@ impl Client {
     /// Gives the lease on an inode back that has lost its last name, once the kernel knows nothing of it:
     /// it never comes again.
     pub(crate) fn give_back_if_gone(&mut self, ino: Ino) {
-        let lookups = self.lookups(ino);
+        let (lookups, done) = (self.lookups(ino), self.early.done());
         let gone = |inode: &Box<crate::inode::Inode>| {
             inode.gone
                 && inode.lease > LeaseLevel::None
                 && inode.recalled.is_none()
                 && inode.handles + lookups == 0
+                && inode.early <= done
         };
         if self.inodes.get(&ino).is_some_and(gone) {
             self.give_back(ino);
@@ -138,7 +145,15 @@ impl Client {
         #[cfg(feature = "mutations")]
         let unwritten = unwritten && !self.is_mutated(crate::Mutation::RecallUnflushed);
         if unwritten {
-            return self.write_back(turn, ino);
+            self.write_back(turn, ino);
+            return self.send_early(turn);
+        }
+        let early = inode.early;
+        let unsent = early > self.early.done();
+        #[cfg(feature = "mutations")]
+        let unsent = unsent && !self.is_mutated(crate::Mutation::RecallUnqueued);
+        if unsent {
+            return self.send_early(turn);
         }
         let leaves = recalled.keep < LeaseLevel::Read;
         if leaves && !self.is_registered(turn, ino) {
@@ -224,6 +239,7 @@ impl Client {
         let kept = inode.lease.min(recalled.keep);
         inode.recalled = None;
         (inode.lease, inode.number) = (kept, recalled.number);
+        let known = inode.known.take();
         inode.floor = inode.floor.max(recalled.number);
         if kept < LeaseLevel::Read {
             self.with_pages(ino, crate::inode::Inode::forget);
@@ -231,8 +247,36 @@ impl Client {
         }
         self.recalling.remove(&ino);
         self.say_answered(turn, ino, recalled.number, kept);
+        if let Some(folder) = known.and_then(|known| known.folder)
+            && kept == LeaseLevel::Read
+        {
+            self.share_inside(turn, &folder);
+        }
         self.poked = true;
         self.drop_if_idle(ino);
+    }
+
+    /// Somebody looks at a directory that was this client's alone, and will look at what is in it: files
+    /// that nobody has open here are shared at once, rather than recalled one by one.
+    fn share_inside(&mut self, turn: &mut Turn<'_>, folder: &Folder) {
+        let done = self.early.done();
+        for entry in folder.entries.values() {
+            let Some(inode) = self.inodes.get_mut(&entry.ino) else { continue };
+            let busy = inode.handles + inode.registered + inode.closing > 0
+                || inode.reading > 0
+                || inode.recalled.is_some()
+                || inode.is_dirty()
+                || inode.changing > 0
+                || inode.lease_asked
+                || inode.early > done;
+            if inode.lease <= LeaseLevel::Read || busy || entry.file_type != FileType::Regular {
+                continue;
+            }
+            inode.lease = LeaseLevel::Read;
+            inode.known = None;
+            let number = inode.number;
+            self.say_answered(turn, entry.ino, number, LeaseLevel::Read);
+        }
     }
 
     fn say_answered(

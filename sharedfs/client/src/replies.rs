@@ -10,6 +10,7 @@ use mooring_sharedfs_core::locks::{Locked, OnConflict};
 use mooring_sharedfs_core::{Attributes, FileBlock, FsError, Ino};
 
 use crate::client::{Client, Turn};
+use crate::early::Flight;
 use crate::kernel::{KernelOperation, KernelReply};
 use crate::tasks::{Stage, TaskId};
 
@@ -68,6 +69,12 @@ pub(crate) enum Purpose {
     Register(Ino),
     /// An inode is open less.
     Close(Ino),
+    /// What was done here.
+    Batch(Flight),
+    /// Numbers for what is made here.
+    Numbers,
+    /// A directory with all that is in it.
+    Take(Ino),
     /// Nobody waits.
     Nobody,
 }
@@ -76,7 +83,7 @@ impl Client {
     /// An answer of the coordinator.
     pub(crate) fn answered(&mut self, turn: &mut Turn<'_>, id: RequestId, answer: Answer) {
         let Some((pending, operation)) = self.link.answered(id, turn.out) else { return };
-        let Answer { reply, leases } = answer;
+        let Answer { reply, leases, told } = answer;
         for (ino, level, number) in leases {
             self.grant(ino, level, number);
         }
@@ -90,6 +97,7 @@ impl Client {
         match pending.purpose {
             Purpose::Task(task, change) => {
                 self.end_change(&change);
+                told.into_iter().for_each(|told| self.learn(told, old));
                 self.task_answered(turn, task, &operation, reply, old);
             }
             Purpose::Lease(ino) => self.lease_answered(turn, ino, &reply),
@@ -104,6 +112,9 @@ impl Client {
                 inode.closing -= 1;
                 self.drop_if_idle(ino);
             }
+            Purpose::Batch(flight) => self.batch_answered(turn, flight, &reply),
+            Purpose::Numbers => self.numbered(&reply),
+            Purpose::Take(dir) => self.taken(turn, dir, &reply, old),
             Purpose::Nobody => {}
         }
         self.poked = true;
@@ -290,12 +301,22 @@ impl Client {
                 self.learn_written(&reply, old);
                 self.written_through(asked)
             }
-            // Also of the fsync behind a write that is to be on media.
-            Reply::Done => self.written_through(asked),
+            // Also of the fsync behind a write that is to be on media; what it covers may have failed.
+            Reply::Done => match asked {
+                KernelOperation::Fsync { handle } | KernelOperation::Write { handle, .. }
+                    if self.take_error(*handle) =>
+                {
+                    Self::refused()
+                }
+                _ => self.written_through(asked),
+            },
             Reply::Segments(..)
             | Reply::Mappings(_)
             | Reply::Runs(_)
             | Reply::Lease(_)
+            | Reply::Numbers(..)
+            | Reply::Batch { .. }
+            | Reply::Taken(_)
             | Reply::Locked(_)
             | Reply::Cancelled(_) => KernelReply::Done,
         }
@@ -317,9 +338,11 @@ impl Client {
                 self.inode(attributes.ino).registered += 1;
                 self.opened(asked, attributes.ino)
             }
-            KernelOperation::Lookup { dir, .. }
-            | KernelOperation::Make { dir, .. }
-            | KernelOperation::Link { dir, .. } => {
+            KernelOperation::Make { dir, .. } => {
+                self.made_alone(*dir, attributes);
+                KernelReply::Entry(self.entry(turn.now, *dir, attributes))
+            }
+            KernelOperation::Lookup { dir, .. } | KernelOperation::Link { dir, .. } => {
                 let _ = operation;
                 KernelReply::Entry(self.entry(turn.now, *dir, attributes))
             }

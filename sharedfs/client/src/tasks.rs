@@ -8,10 +8,14 @@
 //! An attempt changes nothing unless it answers or asks, so attempting again is harmless, and a parked
 //! task needs no list of what it waits for.
 
+use std::time::Duration;
+
 use mooring_sharedfs_core::coordinator::Operation;
 use mooring_sharedfs_core::leases::LeaseLevel;
 use mooring_sharedfs_core::locks::WaitId;
+use mooring_sharedfs_core::ops::New;
 use mooring_sharedfs_core::{Caller, FsError, Ino, Name};
+use mooring_terms::Time;
 
 use crate::client::{Client, Turn};
 use crate::command::Command;
@@ -19,6 +23,13 @@ use crate::event::InvalidationNumber;
 use crate::kernel::{AllocateMode, KernelId, KernelOperation, KernelReply, KernelRequest};
 use crate::reading::Gathering;
 use crate::replies::{Change, Purpose};
+
+/// With so many changes of a directory, all its entries are asked for.
+const TAKEN_FROM: u32 = 3;
+
+/// As many removals, each so soon after the one before, are one that goes on.
+const REMOVING_FROM: u32 = 2;
+const REMOVING: Duration = Duration::from_millis(200);
 
 /// A task's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,13 +201,26 @@ impl Client {
         caller: Caller,
         operation: &KernelOperation,
     ) -> Attempt {
+        if let Some(attempt) = self.try_alone(turn, &caller, operation) {
+            return attempt;
+        }
+        if let KernelOperation::Opendir { dir } = operation
+            && let Some(attempt) = self.try_opendir(turn, &caller, *dir)
+        {
+            return attempt;
+        }
+        if self.takes(turn, operation) {
+            return Attempt::Park;
+        }
         let Some((asked, change, contents)) = self.translate(operation) else {
             return Attempt::error(FsError::Invalid);
         };
         if let Some(ino) = contents
             && self.inodes.get(&ino).is_some_and(|inode| inode.is_dirty())
         {
+            self.inode(ino).hurry = true;
             self.write_back(turn, ino);
+            self.send_early(turn);
             return Attempt::Park;
         }
         let removes = matches!(
@@ -213,15 +237,82 @@ impl Client {
                 let found = mooring_sharedfs_core::coordinator::Request::FOUND;
                 vec![(*dir, LeaseLevel::Sole), (found, LeaseLevel::Write)]
             }
-            KernelOperation::Make { dir, .. } => {
+            KernelOperation::Make { dir, make, .. } => {
                 let found = mooring_sharedfs_core::coordinator::Request::FOUND;
-                vec![(*dir, LeaseLevel::Sole), (found, LeaseLevel::Sole)]
+                let level = match make.new {
+                    New::Directory if self.options.alone => LeaseLevel::Exclusive,
+                    _ => LeaseLevel::Sole,
+                };
+                vec![(*dir, LeaseLevel::Sole), (found, level)]
             }
             _ => Vec::new(),
         };
+        if removes || !change.inos.is_empty() {
+            self.note_change(turn.now, operation);
+        }
+        self.forget_what_changes(operation, &change);
         self.begin_change(&change);
         self.ask(turn, caller, asked, wanted, Purpose::Task(id, change));
         Attempt::Wait(Stage::Asked)
+    }
+
+    /// What is known of rows that the coordinator will change otherwise than is learned from its answer.
+    fn forget_what_changes(&mut self, operation: &KernelOperation, change: &Change) {
+        match operation {
+            KernelOperation::Unlink { .. }
+            | KernelOperation::Rmdir { .. }
+            | KernelOperation::Setattr { .. }
+            | KernelOperation::Allocate { .. } => {}
+            // It is there, and opened.
+            KernelOperation::Create { dir, name, .. }
+                if matches!(self.known(*dir, name), Some(Some(_))) => {}
+            _ => self.forget_known(&change.inos),
+        }
+    }
+
+    /// Whether a directory is being taken: of which nobody else has anything, before its third change;
+    /// and whatever others have, where one thing after another is being removed.
+    fn takes(&mut self, turn: &mut Turn<'_>, operation: &KernelOperation) -> bool {
+        let removing = self.is_removing(turn.now);
+        let dir = match operation {
+            KernelOperation::Make { dir, .. }
+            | KernelOperation::Create { dir, .. }
+            | KernelOperation::Unlink { dir, .. }
+            | KernelOperation::Rmdir { dir, .. } => *dir,
+            KernelOperation::Rename { from, .. } => from.0,
+            KernelOperation::Opendir { dir } if removing => *dir,
+            _ => return false,
+        };
+        let (alone, now) = (self.options.alone && !self.unmounting, turn.now);
+        let Some(inode) = self.inodes.get_mut(&dir) else { return false };
+        if inode.taking {
+            return true;
+        }
+        let known = inode.known.as_ref().is_some_and(|known| known.folder.is_some());
+        let may = (inode.lease >= LeaseLevel::Sole || removing) && inode.recalled.is_none();
+        if !alone || !may || known || now < inode.take_after {
+            return false;
+        }
+        inode.changes += 1;
+        if (inode.changes < TAKEN_FROM && !removing) || inode.changing > 0 {
+            return false;
+        }
+        inode.taking = true;
+        inode.known = None;
+        let asked = Operation::Take { dir, whole: removing };
+        self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Take(dir));
+        true
+    }
+
+    /// Remembers whether one thing after another is being removed.
+    pub(crate) fn note_change(&mut self, now: Time, operation: &KernelOperation) {
+        let removes =
+            matches!(operation, KernelOperation::Unlink { .. } | KernelOperation::Rmdir { .. });
+        self.removals = if removes { (self.removals.0.saturating_add(1), now) } else { (0, now) };
+    }
+
+    fn is_removing(&self, now: Time) -> bool {
+        self.removals.0 >= REMOVING_FROM && now < self.removals.1 + REMOVING
     }
 
     /// The coordinator's operation for one of the kernel's, what it changes, and the inode whose

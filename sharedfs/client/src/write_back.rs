@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::client::{Client, Turn};
 use crate::command::Command;
 use crate::event::IoNumber;
+use crate::inode::Inode;
 use crate::pages::Pieces;
 use crate::reading::Io;
 use crate::replies::Purpose;
@@ -42,6 +43,10 @@ pub(crate) struct Round {
     /// The blocks that are written, in the order in which they were given out.
     runs: Vec<Run>,
     commit: Commit,
+    /// How many blocks more the file has when it is done; and how many of these are promised to no page
+    /// any more.
+    grown: u64,
+    placed: u64,
     /// What it waits for; nothing when it is written.
     io: Option<IoNumber>,
 }
@@ -54,6 +59,16 @@ impl Round {
 
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Blocks that the file has, though neither its attributes nor the promises to its pages say so.
+    pub(crate) fn placed(&self) -> u64 {
+        self.placed
+    }
+
+    /// Privileges were given after what it writes took some away.
+    pub(crate) fn keep_privileges(&mut self) {
+        self.commit.kill_privileges = false;
     }
 
     pub(crate) fn lies_in_tree(&self) -> bool {
@@ -151,6 +166,8 @@ impl Client {
             kill_privileges: local.kill_privileges,
             ..Commit::default()
         };
+        let inode = self.inode(ino);
+        let grown = pages.iter().filter(|&&block| grows(inode, block)).count() as u64;
         let mut writes = Writes::default();
         let only_zero = pages.iter().all(|&block| block == FileBlock(0));
         if only_zero && self.lies_in_tree(ino, size) {
@@ -164,7 +181,8 @@ impl Client {
         let (runs, writes) = writes.finish();
         let io = (!writes.is_empty()).then(|| self.next_io());
         let inode = self.inode(ino);
-        inode.rounds.push_back(Round { number, pages, runs, commit, io });
+        let placed = if commit.inline.is_some() { 0 } else { grown };
+        inode.rounds.push_back(Round { number, pages, runs, commit, grown, placed, io });
         let Some(io) = io else { return self.commit(turn, ino) };
         inode.reading += 1;
         self.ios.insert(io, Io::WriteBack(ino));
@@ -294,8 +312,62 @@ impl Client {
         }
         let Some(commit) = commit else { return };
         inode.committing = rounds;
+        inode.queued = inode.is_alone();
+        if inode.queued {
+            return self.commit_early(turn, ino, commit);
+        }
         let asked = Operation::Commit { ino, commit };
         self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Commit(ino));
+    }
+
+    /// Commits what only this client can have changed: behind all else that was done here. What the file
+    /// will be is known, but for its blocks, which are promised or placed until then.
+    fn commit_early(&mut self, turn: &mut Turn<'_>, ino: Ino, mut commit: Commit) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        let (Some(local), Some(attributes)) = (inode.local, inode.attributes.as_mut()) else {
+            return;
+        };
+        commit.mtime = Some(local.mtime);
+        if let Some(round) = inode.rounds.front_mut()
+            && commit.inline.is_some()
+            && round.grown > 0
+        {
+            // Whatever space is left then: it is paid for.
+            commit.pays = self.pool.take(None).map(|(block, _)| block);
+            inode.pages.unpromise(FileBlock(0));
+            round.placed = round.grown;
+        }
+        let before = attributes.change;
+        attributes.size = attributes.size.max(commit.size_at_least);
+        attributes.mtime = local.mtime;
+        attributes.ctime = attributes.ctime.max(local.mtime.min(local.ctime));
+        if commit.kill_privileges {
+            attributes.mode = attributes.mode.without_privileges();
+        }
+        attributes.change += 1;
+        if inode.kernel_pages == Some(before) {
+            inode.kernel_pages = Some(attributes.change);
+        }
+        let hurry = inode.hurry;
+        let operation = Operation::Commit { ino, commit };
+        self.push_step(turn, (Caller::ROOT, local.ctime), None, operation, vec![ino]);
+        if hurry {
+            self.send_early(turn);
+        }
+    }
+
+    /// The commit of a batch is done, or not.
+    pub(crate) fn committed_early(&mut self, turn: &mut Turn<'_>, ino: Ino, good: bool) {
+        let inode = self.inode(ino);
+        let committing = std::mem::take(&mut inode.committing).min(inode.rounds.len());
+        let rounds: Vec<Round> = inode.rounds.drain(..committing).collect();
+        if !good {
+            return self.rounds_failed(turn, ino, rounds, FsError::Unavailable);
+        }
+        if let Some(attributes) = &mut inode.attributes {
+            attributes.blocks += rounds.iter().map(|round| round.grown).sum::<u64>();
+        }
+        self.rounds_done(turn, ino, rounds);
     }
 
     /// Rounds are part of the file, or not.
@@ -318,6 +390,17 @@ impl Client {
         };
         let inode = self.inode(ino);
         let rounds: Vec<Round> = inode.rounds.drain(..committing).collect();
+        if inode.kernel_pages.is_some()
+            && inode.kernel_pages == inode.attributes.map(|before| before.change)
+        {
+            inode.kernel_pages = Some(attributes.change);
+        }
+        inode.learn(attributes);
+        self.rounds_done(turn, ino, rounds);
+    }
+
+    fn rounds_done(&mut self, turn: &mut Turn<'_>, ino: Ino, rounds: Vec<Round>) {
+        let inode = self.inode(ino);
         if inode.lease >= mooring_sharedfs_core::leases::LeaseLevel::Read {
             let before = inode.layout.len();
             for round in &rounds {
@@ -326,13 +409,6 @@ impl Client {
             let more = inode.layout.len().saturating_sub(before);
             self.pieces += more;
         }
-        let inode = self.inode(ino);
-        if inode.kernel_pages.is_some()
-            && inode.kernel_pages == inode.attributes.map(|before| before.change)
-        {
-            inode.kernel_pages = Some(attributes.change);
-        }
-        inode.learn(attributes);
         for round in rounds {
             let (number, pages) = (round.number, round.pages);
             let freed = self.with_pages(ino, |inode| {
@@ -387,6 +463,7 @@ impl Client {
         let inode = self.inode(ino);
         if inode.rounds.is_empty() && inode.pages.dirty() == 0 {
             inode.local = None;
+            inode.hurry = false;
             self.dirty.remove(&ino);
         } else if inode.pages.unwritten() > 0 && inode.due.is_none() {
             // It was due, and had to wait.
@@ -452,6 +529,12 @@ fn learn_places(layout: &mut crate::layout::Layout, commit: &Commit) {
     if commit.inline.is_some() {
         layout.put(Mapping { block: FileBlock(0), count: 1, mapped: Mapped::Inline });
     }
+}
+
+/// Whether a file has a block more once this one is written.
+fn grows(inode: &Inode, block: FileBlock) -> bool {
+    let mapped = inode.layout.at(block).map(|piece| piece.mapped);
+    !matches!(mapped, Some(Mapped::Blocks(..) | Mapped::Inline))
 }
 
 /// The slice of a block.

@@ -164,6 +164,7 @@ impl Client {
         inode.local = Some(Local {
             size,
             mtime,
+            ctime: mtime,
             kill_privileges: kill_privileges || before.is_some_and(|local| local.kill_privileges),
         });
         if let Some(recalled) = &mut inode.recalled {
@@ -283,6 +284,14 @@ impl Client {
         if matches!(stage, Stage::Parked) {
             self.end_owner(turn, ino, mooring_sharedfs_core::locks::LockSpace::Range, owner);
         }
+        if self.inodes.get(&ino).is_some_and(|inode| inode.is_alone()) {
+            // What was done here is sent within a moment, whoever closes what.
+            self.write_back(turn, ino);
+            return match self.take_error(handle) {
+                true => Attempt::Answer(self.lost(handle)),
+                false => Attempt::Answer(KernelReply::Done),
+            };
+        }
         match self.commit_up_to(turn, stage, handle, ino) {
             Some(wait) => wait,
             None if self.take_error(handle) => Attempt::Answer(self.lost(handle)),
@@ -365,7 +374,9 @@ impl Client {
         if !inode.is_dirty() || inode.committed >= number || self.has_error(handle) {
             return None;
         }
+        self.inode(ino).hurry = true;
         self.write_back(turn, ino);
+        self.send_early(turn);
         Some(Attempt::Wait(Stage::Committing(number)))
     }
 }

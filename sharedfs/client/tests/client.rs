@@ -140,7 +140,7 @@ impl Rig {
     }
 
     fn answer(&mut self, id: RequestId, reply: Reply) {
-        self.hear(ToClient::Answer(id, Answer { reply, leases: Vec::new() }));
+        self.hear(ToClient::Answer(id, Answer { reply, leases: Vec::new(), told: Vec::new() }));
     }
 
     /// Opens the file, with a lease or without.
@@ -149,7 +149,7 @@ impl Rig {
         let request = self.request();
         let leases = lease.map(|level| (FILE, level, LeaseNumber(1))).into_iter().collect();
         let reply = Reply::Attributes(attributes(0, 1));
-        self.hear(ToClient::Answer(request.id, Answer { reply, leases }));
+        self.hear(ToClient::Answer(request.id, Answer { reply, leases, told: Vec::new() }));
         match self.replies.remove(&id) {
             Some(KernelReply::Opened(handle, _)) => handle,
             other => panic!("not opened: {other:?}"),
@@ -387,7 +387,7 @@ fn the_lease_on_a_file_that_is_gone_is_given_back_when_the_kernel_has_forgotten_
     let lookup = rig.request();
     let leases = vec![(FILE, LeaseLevel::Read, LeaseNumber(1))];
     let reply = Reply::Attributes(attributes(0, 1));
-    rig.hear(ToClient::Answer(lookup.id, Answer { reply, leases }));
+    rig.hear(ToClient::Answer(lookup.id, Answer { reply, leases, told: Vec::new() }));
     rig.kernel(KernelOperation::Unlink { dir: Ino::ROOT, name });
     let unlink = rig.request();
     let gone = Attributes { links: 0, ..attributes(0, 2) };

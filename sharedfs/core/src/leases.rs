@@ -13,7 +13,8 @@
 //! | `Write` | buffering data, size and dates | nothing |
 //! | `Exclusive` | (directories) doing operations inside at the client | nothing |
 //!
-//! `Exclusive` is kept in the numbering for exclusive directory leases; nothing grants it yet.
+//! `Exclusive` is given with all that a directory holds, or on one that is empty because it is new; what
+//! is made under it is its maker's from birth ([`Leases::born`]).
 //!
 //! Every change of what a client holds has a number of its own, [`LeaseNumber`], which a recall
 //! carries and its answer repeats: so an answer is never taken for that of another recall.
@@ -204,6 +205,22 @@ impl Leases {
         let fits = self.allows(session, ino, Need::Read);
         let full = self.count(session) >= self.bounds.held;
         (fits && !full).then(|| (LeaseLevel::Read, self.put(session, ino, LeaseLevel::Read)))
+    }
+
+    /// The lease on an inode that `session` has just made: nobody else can have heard of it.
+    pub fn born(&mut self, session: SessionId, ino: Ino, level: LeaseLevel) -> LeaseNumber {
+        match self.held(session, ino) {
+            // It was reclaimed before the batch that made it was done.
+            Some(held) => held.number,
+            None => self.put(session, ino, level),
+        }
+    }
+
+    /// What `session` held of an inode that it has removed, and knows to be gone.
+    pub fn gone(&mut self, session: SessionId, ino: Ino) {
+        if self.held(session, ino).is_some_and(|held| held.recalled.is_none()) {
+            self.remove(session, ino);
+        }
     }
 
     /// Takes a lease that a client says it held before a failover; whether it can have it.

@@ -19,4 +19,7 @@ pub enum Mutation {
     /// A new coordinator doesn't know the replies of the one before.
     /// Breaks: coherence (a retried operation is done twice).
     RepliesLost,
+    /// A batch that comes again is done again.
+    /// Breaks: what was answered is done.
+    BatchTwice,
 }

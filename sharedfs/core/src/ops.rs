@@ -23,7 +23,7 @@ mod statfs;
 mod xattr;
 
 pub use format_volume::{FormatOptions, format_volume};
-pub use make::{Make, New, Opened};
+pub use make::{Make, NUMBERS_MAX, New, Opened};
 pub use readdir::{DirectoryEntry, DirectoryPage};
 pub use remove::Removed;
 pub use rename::RenameMode;

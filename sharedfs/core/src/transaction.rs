@@ -27,6 +27,8 @@ pub struct Transaction<'t> {
     state: Option<StateRow>,
     /// Under which number this operation's freed blocks wait, once it has freed some.
     freed: Option<QuarantineNumber>,
+    /// The number of what the operation makes, if that was given out before.
+    pub(crate) made: Option<Ino>,
 }
 
 /// What an operation did.
@@ -43,7 +45,14 @@ impl<'t> Transaction<'t> {
     #[must_use]
     pub fn new(tree: &'t dyn Tree, context: Context) -> Self {
         let (changes, claims) = (Changes::default(), Vec::new());
-        Self { tree, context, changes, claims, state: None, freed: None }
+        Self { tree, context, changes, claims, state: None, freed: None, made: None }
+    }
+
+    /// What the operation makes gets this number, which [`Transaction::take_numbers`] gave out.
+    #[must_use]
+    pub fn naming(mut self, made: Option<Ino>) -> Self {
+        self.made = made;
+        self
     }
 
     /// What the operation did. Nothing of it has happened yet: the caller journals and applies it.

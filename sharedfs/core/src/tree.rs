@@ -4,9 +4,11 @@
 //! synchronous: whoever runs the core does so on a thread that may wait for a disk.
 
 mod changes;
+mod layered;
 mod memory;
 
 pub use changes::Changes;
+pub use layered::Layered;
 pub use memory::MemoryTree;
 
 use crate::Result;

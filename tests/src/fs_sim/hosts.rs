@@ -8,7 +8,7 @@ use mooring_sharedfs_client::{
     Client, Command, Event, HandleId, InvalidationNumber, IoNumber, KernelId, KernelOperation,
     KernelRequest, Options, StreamNumber, Turn,
 };
-use mooring_sharedfs_core::coordinator::{ToClient, ToCoordinator};
+use mooring_sharedfs_core::coordinator::{Answer, Operation, Reply, ToClient, ToCoordinator};
 use mooring_sharedfs_core::{BlockAddress, Caller, FileBlock, FsError, Ino, Timestamp};
 use mooring_terms::Time;
 
@@ -49,6 +49,7 @@ impl Sim {
             mount,
             slice_blocks: SLICE_BLOCKS,
             epoch: self.plan.epoch,
+            alone: self.plan.alone,
             dirty_max: 64 << 10,
             pages_max: 128 << 10,
             leases_max: 12,
@@ -269,6 +270,11 @@ impl Sim {
         let delay = self.prng.micros(20, 400);
         let Some(of) = self.hosts.get_mut(&host) else { return };
         let Some((_, life)) = of.connected.filter(|(open, _)| *open == stream) else { return };
+        if let ToCoordinator::Request(request) = &message
+            && let Operation::Batch { .. } = request.operation
+        {
+            self.coverage.count(Kind::Situation, "a batch of what was done by a host alone");
+        }
         let late = if now < of.late_until { Duration::from_millis(400) } else { Duration::ZERO };
         let at = (now.max(of.cut_until) + delay + late).max(of.last[0]);
         of.last[0] = at;
@@ -289,6 +295,12 @@ impl Sim {
     pub(super) fn arrive_at_host(&mut self, host: u32, stream: u64, message: ToClient) {
         let open = self.hosts.get(&host).and_then(|of| of.connected).map(|(open, _)| open);
         if open == Some(stream) {
+            if let ToClient::Answer(_, Answer { reply: Reply::Batch { done, refused }, .. }) = &message
+                && let Some(refused) = refused
+            {
+                let text = format!("the step behind {done} of a batch was refused: {refused:?}");
+                return self.fail("what was answered is done", text);
+            }
             self.host_event(host, Event::Message(StreamNumber(stream), message));
         }
     }

@@ -84,6 +84,8 @@ pub struct Plan {
     pub programs: usize,
     /// Blocks for data.
     pub capacity: u64,
+    /// Whether hosts that are alone in a directory do its operations themselves.
+    pub alone: bool,
     /// Whether the kernel can take all names back at once.
     pub epoch: bool,
     /// What goes wrong, and when.
@@ -118,6 +120,7 @@ impl Plan {
             programs: prng.within(1..4) as usize,
             capacity: if prng.percent(25) { prng.within(6..30) } else { 600 },
             epoch: prng.percent(70),
+            alone: false,
             faults,
             healed: Time(Duration::from_millis(length + 500)),
             bugs: Bugs::default(),

@@ -247,6 +247,7 @@ impl Sim {
                 self.begin(id, mount, Register::Names, Act::Rename(from, to, exchange));
             }
             Call::Chmod(file, mode) => {
+                self.fsynced.began(Register::Mode(file), u64::from(mode), mount, now);
                 self.begin(id, mount, Register::Mode(file), Act::Write(u64::from(mode)));
             }
             Call::Stat(file) => self.begin(id, mount, Register::Mode(file), Act::Read),

@@ -6,6 +6,7 @@ use super::data::Planned;
 use super::ending::Work;
 use super::event::Command;
 use super::request::{Answer, Operation, Reply, Request};
+use super::take::take;
 use super::{Coordinator, Turn};
 use crate::leases::{LeaseLevel, Need};
 use crate::locks::{Locked, OnConflict, WaitId};
@@ -32,6 +33,9 @@ impl Coordinator {
     ) -> Result<Executed> {
         if let Some(reply) = self.execute_on_tables(turn, request)? {
             return Ok(Executed::Replied(reply));
+        }
+        if let Operation::Batch { steps } = &request.operation {
+            return self.execute_batch(turn, request.id, steps);
         }
         let id = request.id;
         let mut transaction = Transaction::new(turn.store, Context { now: turn.date });
@@ -119,6 +123,9 @@ impl Coordinator {
                 | Operation::Commit { ino, .. },
                 _,
             ) => drop(self.layouts.entry(*ino).or_default().insert(session)),
+            (Operation::Take { dir, .. }, Reply::Taken(taken)) => {
+                self.grant_taken(turn.now, session, *dir, taken);
+            }
             (_, Reply::Removed(Some(removed))) if removed.orphan => {
                 let ino = removed.attributes.ino;
                 if !self.opens.is_open(ino) {
@@ -328,6 +335,11 @@ fn run(
             Reply::Runs(t.reserve(session, want, *near)?)
         }
         Operation::Commit { ino, commit } => Reply::Attributes(t.commit(session, *ino, commit)?),
+        Operation::Numbers { count } => {
+            let (first, count) = t.take_numbers(*count)?;
+            Reply::Numbers(first, count)
+        }
+        Operation::Take { dir, .. } => Reply::Taken(take(t, *dir)?),
         _ => return run_on_space(t, caller, &request.operation),
     };
     Ok((reply, Progress::Done))

@@ -2,6 +2,7 @@
 //!
 //! History of the version, [`VERSION`]:
 //! - 1: the first.
+//! - 2: batches of what was done under exclusive leases; directories' attributes with answers.
 //!
 //! All messages of one client go over one stream, in order. A client that opens a new stream says so
 //! with its first message ([`ToCoordinator::Hello`]); from then on nothing that comes over the older
@@ -18,7 +19,7 @@ use crate::sessions::EndReason;
 use crate::{Ino, QuarantineNumber, SessionId};
 
 /// The version of these messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// From a client. The session that a message names must be the one of the stream it came on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

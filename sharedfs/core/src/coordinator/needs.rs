@@ -1,6 +1,7 @@
 //! Which inodes an operation reads or changes: what others may keep of them meanwhile.
 
 use super::request::Operation;
+use super::take::children;
 use crate::leases::{LeaseLevel, Need};
 use crate::{Ino, Name, Result, Transaction};
 
@@ -49,7 +50,20 @@ impl Operation {
             Self::Fsync { ino }
             | Self::Lease { ino, level: LeaseLevel::None | LeaseLevel::Read } => vec![(*ino, Read)],
             Self::Lease { ino, .. } => vec![(*ino, Change)],
+            Self::Take { dir, whole } => {
+                let inside = if *whole { children(view, *dir)? } else { Vec::new() };
+                inside.into_iter().chain([*dir]).map(|ino| (ino, Change)).collect()
+            }
+            Self::Batch { steps } => {
+                let mut needs = Vec::new();
+                for step in steps {
+                    // What the batch itself makes nobody else can know of.
+                    needs.extend(step.operation.needs(view)?);
+                }
+                needs
+            }
             Self::Close { .. }
+            | Self::Numbers { .. }
             | Self::Statfs
             | Self::Reserve { .. }
             | Self::Lock { .. }

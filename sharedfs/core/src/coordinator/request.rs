@@ -13,8 +13,9 @@ use crate::ops::{
 };
 use crate::{
     Access, Attributes, BlockAddress, Caller, Cookie, FileBlock, FsError, Ino, Mode, Name,
-    RequestNumber, Run, SessionId, SlotIndex,
+    RequestNumber, Run, SessionId, SlotIndex, Timestamp,
 };
+use crate::tree::Row;
 
 /// Which request: the same in every try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -235,6 +236,42 @@ pub enum Operation {
         ino: Ino,
         owner: LockOwner,
     },
+    /// Numbers for what will be made in a [`Operation::Batch`].
+    Numbers {
+        count: u64,
+    },
+    /// Operations that were done at the client under exclusive leases, in order.
+    Batch {
+        steps: Vec<Step>,
+    },
+    /// The exclusive lease on a directory, with all that is in it; `whole`: what others have of that is
+    /// recalled, too.
+    Take {
+        dir: Ino,
+        whole: bool,
+    },
+}
+
+/// One operation of a batch. It is done as it was at the client: in the name of `caller`, at its date,
+/// with the number that it gave to what it made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// For whom.
+    pub caller: Caller,
+    /// The date that changed inodes get.
+    pub date: Timestamp,
+    /// The number of what it makes, out of [`Operation::Numbers`].
+    pub made: Option<Ino>,
+    /// What: `Make`, `Link`, `Unlink`, `Rmdir`, `Rename`, `Setattr` without a size, or `Commit`.
+    pub operation: Operation,
+}
+
+/// A directory with all that is in it: rows as they stand in the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The inodes of the directory and of what is in it, and their ACLs; its entries by name. Keys and
+    /// values of [`crate::format`].
+    pub rows: Vec<Row>,
 }
 
 /// What is answered.
@@ -266,6 +303,15 @@ pub enum Reply {
     Locked(Locked),
     Cancelled(bool),
     Refused(FsError),
+    /// The first of the numbers, and how many.
+    Numbers(Ino, u64),
+    /// How many steps of a batch were done, and why the next one was not, which can only be a fault of
+    /// the client or of the volume.
+    Batch {
+        done: u64,
+        refused: Option<FsError>,
+    },
+    Taken(Taken),
 }
 
 /// A reply with the leases that came with it.
@@ -275,6 +321,9 @@ pub struct Answer {
     pub reply: Reply,
     /// The leases that the client holds now, of those that it wanted.
     pub leases: Vec<(Ino, LeaseLevel, LeaseNumber)>,
+    /// Directories as they are after the operation, of those that it changed and the client has a lease
+    /// on: it needs not ask for what it knew before.
+    pub told: Vec<Attributes>,
 }
 
 impl Reply {

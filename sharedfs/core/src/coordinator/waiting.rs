@@ -11,7 +11,8 @@ use crate::leases::{LeaseLevel, Need};
 use crate::ops::Progress;
 use crate::sessions::SessionState;
 use crate::tree::TreeStore;
-use crate::{Context, FsError, Ino, Result, Transaction};
+use crate::{Attributes, Context, Cookie, FsError, Ino, Result, Transaction};
+use crate::format::InodeFlags;
 
 /// A request that is not done yet.
 #[derive(Clone, Debug)]
@@ -49,6 +50,11 @@ impl Waiting {
     /// Whether it holds its inode.
     pub(super) fn is_working(&self) -> bool {
         matches!(self.stage, Stage::Reading(_) | Stage::Writing(_) | Stage::Prepared(_))
+    }
+
+    /// Whether it does something with an inode.
+    pub(super) fn needs_of(&self, ino: Ino) -> bool {
+        self.needs.iter().any(|&(of, _)| of == ino)
     }
 
     pub(super) fn request(&self) -> &Request {
@@ -272,7 +278,7 @@ impl Coordinator {
         let id = request.id;
         let bytes = Answer::encode_reply(&reply);
         self.sessions.replied(id.session, id.slot, id.number, &bytes);
-        let mut leases = Vec::new();
+        let mut leases = std::mem::take(&mut self.granted);
         let refused = matches!(reply, Reply::Refused(_));
         let found = if refused { Vec::new() } else { reply.found() };
         let wanted = request.wanted.iter().flat_map(|&(ino, level)| {
@@ -287,15 +293,51 @@ impl Coordinator {
                 continue;
             }
             // A later request would only have it recalled at once.
-            if self.waiting.values().any(|w| w.needs.iter().any(|&(other, _)| other == ino)) {
+            if self.waiting.values().any(|waiting| waiting.needs_of(ino)) {
                 continue;
             }
-            let level = level.min(LeaseLevel::Write);
+            let level = self.most(turn, ino, level);
             if let Some((level, number)) = self.leases.grant(turn.now, id.session, ino, level) {
                 leases.push((ino, level, number));
             }
         }
-        self.tell(turn.out, Command::Answer(id, Answer { reply, leases }));
+        let told = if refused { Vec::new() } else { self.changed_directories(turn, request) };
+        self.tell(turn.out, Command::Answer(id, Answer { reply, leases, told }));
+    }
+
+    /// What may be granted of what is wanted: `Exclusive` on a directory that is new and empty, of which
+    /// the client therefore knows everything.
+    fn most<S: TreeStore>(&self, turn: &Turn<'_, S>, ino: Ino, wanted: LeaseLevel) -> LeaseLevel {
+        if wanted < LeaseLevel::Exclusive {
+            return wanted;
+        }
+        let view = Transaction::new(turn.store, Context { now: turn.date });
+        let new = view.inode(ino).is_ok_and(|row| {
+            let empty = (row.entries, row.next_cookie) == (0, Cookie::FIRST);
+            row.attributes.is_directory() && empty && row.flags == InodeFlags::default()
+        });
+        if new { wanted } else { LeaseLevel::Sole }
+    }
+
+    /// The directories that a request has changed, for a client that may cache them.
+    fn changed_directories<S: TreeStore>(
+        &self,
+        turn: &Turn<'_, S>,
+        request: &Request,
+    ) -> Vec<Attributes> {
+        let dirs = match &request.operation {
+            Operation::Create { dir, .. }
+            | Operation::Make { dir, .. }
+            | Operation::Link { dir, .. }
+            | Operation::Unlink { dir, .. }
+            | Operation::Rmdir { dir, .. } => vec![*dir],
+            Operation::Rename { from, to, .. } if from.0 == to.0 => vec![from.0],
+            Operation::Rename { from, to, .. } => vec![from.0, to.0],
+            _ => return Vec::new(),
+        };
+        let view = Transaction::new(turn.store, Context { now: turn.date });
+        let leased = |ino: &Ino| self.leases.level(request.id.session, *ino) >= LeaseLevel::Read;
+        dirs.into_iter().filter(leased).filter_map(|ino| view.getattr(ino).ok()).collect()
     }
 
     /// Whether somebody who came earlier waits for one of the same inodes. Whoever holds a lease that

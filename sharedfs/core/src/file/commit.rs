@@ -102,8 +102,9 @@ impl Transaction<'_> {
         row.attributes.size = size;
         let written = commit.mtime.unwrap_or(self.now());
         row.attributes.mtime = written;
-        // When it was written, as whoever wrote it has shown all the time; but not before a change since.
-        row.attributes.ctime = row.attributes.ctime.max(written);
+        // When it was written, as whoever wrote it has shown all the time; but not before a change since,
+        // nor at a date that was set and is still to come.
+        row.attributes.ctime = row.attributes.ctime.max(written.min(self.now()));
         if commit.kill_privileges {
             self.kill_privileges(&mut row);
         }

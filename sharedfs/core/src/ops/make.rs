@@ -13,6 +13,9 @@ use crate::{
 /// What `st_size` of a directory says: something that programs take for a directory's size.
 pub(super) const DIRECTORY_BYTES: u64 = 4096;
 
+/// No more inode numbers are given out at once.
+pub const NUMBERS_MAX: u64 = 4096;
+
 /// What is to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum New {
@@ -142,6 +145,26 @@ impl Transaction<'_> {
         target.ok_or(FsError::Damaged(crate::Damage::Target(ino)))
     }
 
+    /// Gives out numbers for inodes that will be made: the first, and how many, at most `count` and an
+    /// eighth of what there is room for. A number that nothing is made under is lost.
+    ///
+    /// # Errors
+    /// [`FsError::NoSpace`], [`FsError::Invalid`] for more than [`NUMBERS_MAX`].
+    pub fn take_numbers(&mut self, count: u64) -> Result<(Ino, u64)> {
+        if count == 0 || count > NUMBERS_MAX {
+            return Err(FsError::Invalid);
+        }
+        let state = self.state_mut()?;
+        let room = state.inode_limit().saturating_sub(state.inodes);
+        let count = count.min(room / 8);
+        if count == 0 {
+            return Err(FsError::NoSpace { coming: false });
+        }
+        let first = state.next_ino;
+        state.next_ino = Ino(first.0 + count);
+        Ok((first, count))
+    }
+
     fn make_absent(
         &mut self,
         caller: &Caller,
@@ -175,13 +198,27 @@ impl Transaction<'_> {
 
     /// The row of a new inode, its number taken from the counters.
     fn new_inode(&mut self, caller: &Caller, dir: &InodeRow, make: &Make) -> Result<InodeRow> {
-        let state = self.state_mut()?;
-        if state.inodes >= state.inode_limit() {
-            return Err(FsError::NoSpace { coming: false });
+        let made = self.made.take();
+        if let Some(made) = made
+            && self.inode(made) != Err(FsError::Stale)
+        {
+            return Err(FsError::Invalid);
         }
+        let state = self.state_mut()?;
+        let ino = match made {
+            // It was promised with its number, whatever the limit says by now.
+            Some(made) if made < state.next_ino => made,
+            Some(_) => return Err(FsError::Invalid),
+            None if state.inodes >= state.inode_limit() => {
+                return Err(FsError::NoSpace { coming: false });
+            }
+            None => {
+                let next = state.next_ino;
+                state.next_ino = Ino(next.0 + 1);
+                next
+            }
+        };
         state.inodes += 1;
-        let ino = state.next_ino;
-        state.next_ino = Ino(ino.0 + 1);
 
         let directory = make.new == New::Directory;
         let from_dir = dir.attributes.mode.has(Mode::SETGID);

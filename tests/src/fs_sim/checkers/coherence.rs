@@ -32,6 +32,30 @@ struct Open {
     result: Option<Result>,
 }
 
+impl Possible {
+    /// A mount has changed it, and until another has seen it, it may be lost with that mount.
+    fn change(&mut self, by: u64, value: u64) {
+        let before = match self.volatile.take() {
+            Some((mount, mut before)) if mount == by => {
+                before.push(self.value);
+                before.sort_unstable();
+                before.dedup();
+                before
+            }
+            _ => vec![self.value],
+        };
+        self.volatile = Some((by, before));
+        self.value = value;
+    }
+
+    /// A mount has seen it.
+    fn show(&mut self, to: u64) {
+        if self.volatile.as_ref().is_some_and(|(mount, _)| *mount != to) {
+            self.volatile = None;
+        }
+    }
+}
+
 /// Looks for an order that explains what happened to each register.
 ///
 /// # Errors
@@ -167,29 +191,22 @@ fn linearize(
 fn take(one: &Possible, of: &Open) -> Option<Possible> {
     let mut next = one.clone();
     match (of.act, of.result) {
-        (Act::Write(value), _) => {
-            let before = match next.volatile.take() {
-                Some((mount, mut before)) if mount == of.mount => {
-                    before.push(one.value);
-                    before.sort_unstable();
-                    before.dedup();
-                    before
-                }
-                _ => vec![one.value],
-            };
-            next.volatile = Some((of.mount, before));
-            next.value = value;
-        }
+        (Act::Write(value), _) => next.change(of.mount, value),
         (Act::Read, Some(Result::Done(value))) => {
             if value != one.value {
                 return None;
             }
-            if next.volatile.as_ref().is_some_and(|(mount, _)| *mount != of.mount) {
-                next.volatile = None;
-            }
+            next.show(of.mount);
         }
         (Act::Read, _) => return None,
-        (act, result) => next.value = names::take(one.value, of.call, act, result)?,
+        (act, result) => {
+            let value = names::take(one.value, of.call, act, result)?;
+            // Whoever looks at a directory has all that was done in it told.
+            match value == one.value {
+                true => next.show(of.mount),
+                false => next.change(of.mount, value),
+            }
+        }
     }
     Some(next)
 }

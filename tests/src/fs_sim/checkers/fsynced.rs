@@ -52,7 +52,11 @@ impl Fsynced {
     /// An fsync of a file, asked for at `began`, has succeeded.
     pub fn synced(&mut self, file: usize, mount: u64, began: Time, at: Time) {
         for (register, writes) in &self.writes {
-            if !matches!(register, Register::Cell(of, _) if *of == file) {
+            let of_file = match register {
+                Register::Cell(of, _) | Register::Mode(of) => *of == file,
+                Register::Names => false,
+            };
+            if !of_file {
                 continue;
             }
             let kept = writes.iter().filter(|write| {

@@ -214,11 +214,16 @@ impl Sim {
                 self.appends.returned(value, now);
                 self.done(host, at, id, Result::Done(value));
             }
-            (Call::Chmod(..), KernelReply::Attributes(attributes, _)) => {
+            (Call::Chmod(file, mode), KernelReply::Attributes(attributes, _)) => {
+                self.fsynced.returned(Register::Mode(file), u64::from(mode), mount, now);
                 of.kernel.stale_attributes(attributes.ino);
                 self.done(host, at, id, Result::Done(0));
             }
-            (Call::Stat(_), KernelReply::Attributes(attributes, time)) => {
+            (Call::Stat(file), KernelReply::Attributes(attributes, time)) => {
+                let mode = u64::from(attributes.mode.bits());
+                let held = self.fsynced.read(Register::Mode(file), mode, began);
+                self.check(held);
+                let Some(of) = self.hosts.get_mut(&host) else { return };
                 of.kernel.keep_attributes(attributes, now + time, version);
                 self.done(host, at, id, Result::Done(u64::from(attributes.mode.bits())));
             }
