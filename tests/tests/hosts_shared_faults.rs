@@ -199,7 +199,9 @@ fn is_appended(volume: &Volume, reader: usize, host: usize, durable: u64) {
 }
 
 #[test]
-#[ignore = "one run in five did not end: somebody waits for ever, who is not known"]
+// A child of the test's process that is to cut the last host's cable closes the writers' files first: that is a
+// request to a mount which nobody answers any more, and the host is never cut. Run by hand, it passes.
+#[ignore = "one run in ten does not end: the harness waits for a mount before it cuts its host's power"]
 fn power_cut_of_all_hosts_under_writers_takes_nothing_that_was_fsynced() {
     on_cluster(3, |cluster| {
         let volume = cluster.create("home --shared --size 1G --replicas 3")?;
