@@ -141,7 +141,9 @@ impl Client {
         let mut transaction = Transaction::new(&rows, Context { now: turn.date });
         let found = transaction.create(caller, *dir, name, *modes, *exclusive, *access);
         Some(match found {
-            Ok(opened) if opened.attributes.file_type == mooring_sharedfs_core::FileType::Regular => {
+            Ok(opened)
+                if opened.attributes.file_type == mooring_sharedfs_core::FileType::Regular =>
+            {
                 Some(Attempt::Answer(self.created_here(turn, asked, opened.attributes.ino)?))
             }
             Ok(_) | Err(FsError::Unavailable | FsError::Stale | FsError::Damaged(_)) => None,
@@ -414,11 +416,8 @@ impl Client {
             if let Key::Entry(_, name) = &key
                 && let Some(entry) = EntryRow::decode(value)
             {
-                let place = PlaceRow {
-                    ino: entry.ino,
-                    file_type: entry.file_type,
-                    name: name.clone(),
-                };
+                let place =
+                    PlaceRow { ino: entry.ino, file_type: entry.file_type, name: name.clone() };
                 self.apply_beside(Key::Place(dir, entry.cookie), Some(&place.encode()));
             }
             if matches!(key, Key::Entry(..) | Key::Xattr(..)) {

@@ -480,9 +480,7 @@ impl Client {
             | Operation::Open { ino, .. } => self.lease(*ino) >= LeaseLevel::Read,
             Operation::Write { launders, .. } => *launders,
             // Space waits for nobody, and laundered pages may need it.
-            Operation::Close { .. }
-            | Operation::Reserve { .. }
-            | Operation::Numbers { .. } => true,
+            Operation::Close { .. } | Operation::Reserve { .. } | Operation::Numbers { .. } => true,
             _ => false,
         }
     }
@@ -513,9 +511,8 @@ impl Client {
             "promises are miscounted"
         );
         for (ino, inode) in &self.inodes {
-            let cached = inode.attributes.is_some()
-                || inode.known.is_some()
-                || !inode.names.is_empty();
+            let cached =
+                inode.attributes.is_some() || inode.known.is_some() || !inode.names.is_empty();
             let leased = inode.lease >= LeaseLevel::Read;
             assert!(leased || !cached, "{ino:?} is cached without a lease");
         }

@@ -230,7 +230,10 @@ impl Client {
 
     /// The number of what is to be made next; more are asked for in time.
     pub(crate) fn number(&mut self, turn: &mut Turn<'_>) -> std::result::Result<Ino, NoNumber> {
-        if self.numbers.count() <= self.numbers.enough && !self.numbers.asked && !self.numbers.refused {
+        if self.numbers.count() <= self.numbers.enough
+            && !self.numbers.asked
+            && !self.numbers.refused
+        {
             self.numbers.asked = true;
             let asked = Operation::Numbers { count: NUMBERS };
             self.ask(turn, Caller::ROOT, asked, Vec::new(), Purpose::Numbers);

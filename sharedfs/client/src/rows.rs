@@ -85,8 +85,7 @@ impl Tree for Rows<'_> {
         let places = folder.places.range(from..end).take(limit);
         let row = |(&cookie, name): (&Cookie, &mooring_sharedfs_core::Name)| {
             let entry = folder.entries.get(name)?;
-            let place =
-                PlaceRow { ino: entry.ino, file_type: entry.file_type, name: name.clone() };
+            let place = PlaceRow { ino: entry.ino, file_type: entry.file_type, name: name.clone() };
             Some((Key::Place(dir, cookie).encode(), place.encode()))
         };
         Ok(places.filter_map(row).collect())

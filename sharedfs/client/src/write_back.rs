@@ -435,13 +435,7 @@ impl Client {
     }
 
     /// What rounds took along is lost, and every handle of the file says so once.
-    fn rounds_failed(
-        &mut self,
-        turn: &mut Turn<'_>,
-        ino: Ino,
-        rounds: Vec<Round>,
-        error: FsError,
-    ) {
+    fn rounds_failed(&mut self, turn: &mut Turn<'_>, ino: Ino, rounds: Vec<Round>, error: FsError) {
         for round in rounds {
             let freed = self.with_pages(ino, |inode| {
                 // Those that wait for what came before it are told of the error.

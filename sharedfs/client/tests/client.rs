@@ -18,8 +18,8 @@ use mooring_sharedfs_core::leases::{LeaseLevel, LeaseNumber, Recall};
 use mooring_sharedfs_core::locks::{LockMode, LockRange, LockSpace, Locked, OnConflict, WaitId};
 use mooring_sharedfs_core::ops::Removed;
 use mooring_sharedfs_core::{
-    Access, Attributes, BlockAddress, Caller, Device, FileBlock, FileType, FsError, Ino, Mode, Name,
-    QuarantineNumber, Run, SessionId, Timestamp,
+    Access, Attributes, BlockAddress, Caller, Device, FileBlock, FileType, FsError, Ino, Mode,
+    Name, QuarantineNumber, Run, SessionId, Timestamp,
 };
 use mooring_terms::{Epoch, Sequence, Time, Version};
 

@@ -400,7 +400,10 @@ impl Coordinator {
                 let reply = Answer::decode_reply(&bytes);
                 let reply = reply.unwrap_or(Reply::Refused(FsError::Unavailable));
                 // It may be the first time that it is sent, if the record is still on the way.
-                self.tell(turn.out, Command::Answer(id, Answer { reply, leases: Vec::new(), told: Vec::new() }));
+                self.tell(
+                    turn.out,
+                    Command::Answer(id, Answer { reply, leases: Vec::new(), told: Vec::new() }),
+                );
                 Ok(())
             }
             SlotCheck::Underway | SlotCheck::Old => Ok(()),

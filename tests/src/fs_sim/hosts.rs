@@ -295,7 +295,8 @@ impl Sim {
     pub(super) fn arrive_at_host(&mut self, host: u32, stream: u64, message: ToClient) {
         let open = self.hosts.get(&host).and_then(|of| of.connected).map(|(open, _)| open);
         if open == Some(stream) {
-            if let ToClient::Answer(_, Answer { reply: Reply::Batch { done, refused }, .. }) = &message
+            if let ToClient::Answer(_, Answer { reply: Reply::Batch { done, refused }, .. }) =
+                &message
                 && let Some(refused) = refused
             {
                 let text = format!("the step behind {done} of a batch was refused: {refused:?}");

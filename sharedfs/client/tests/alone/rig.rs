@@ -114,7 +114,12 @@ impl Rig {
     }
 
     /// What a client's kernel asks, and is answered.
-    pub fn ask(&mut self, client: usize, caller: &Caller, operation: KernelOperation) -> KernelReply {
+    pub fn ask(
+        &mut self,
+        client: usize,
+        caller: &Caller,
+        operation: KernelOperation,
+    ) -> KernelReply {
         self.tick_date();
         let id = self.begin(client, caller, operation);
         for _ in 0..400 {
@@ -127,7 +132,12 @@ impl Rig {
     }
 
     /// What a client's kernel asks.
-    pub fn begin(&mut self, client: usize, caller: &Caller, operation: KernelOperation) -> KernelId {
+    pub fn begin(
+        &mut self,
+        client: usize,
+        caller: &Caller,
+        operation: KernelOperation,
+    ) -> KernelId {
         self.asked += 1;
         let id = KernelId(self.asked);
         let request = KernelRequest { id, caller: caller.clone(), operation };
@@ -288,7 +298,10 @@ impl Rig {
     }
 
     /// What the tree says of an inode.
-    pub fn stored(&self, ino: mooring_sharedfs_core::Ino) -> Option<mooring_sharedfs_core::Attributes> {
+    pub fn stored(
+        &self,
+        ino: mooring_sharedfs_core::Ino,
+    ) -> Option<mooring_sharedfs_core::Attributes> {
         let view = Transaction::new(&self.tree, Context { now: Timestamp::default() });
         view.getattr(ino).ok()
     }

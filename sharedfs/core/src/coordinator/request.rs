@@ -11,11 +11,11 @@ use crate::locks::{
 use crate::ops::{
     DirectoryPage, Make, Opened, Removed, RenameMode, SetAttributes, Statistics, XattrMode,
 };
+use crate::tree::Row;
 use crate::{
     Access, Attributes, BlockAddress, Caller, Cookie, FileBlock, FsError, Ino, Mode, Name,
     RequestNumber, Run, SessionId, SlotIndex, Timestamp,
 };
-use crate::tree::Row;
 
 /// Which request: the same in every try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

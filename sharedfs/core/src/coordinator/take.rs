@@ -49,16 +49,13 @@ pub(super) fn children(t: &Transaction<'_>, dir: Ino) -> Result<Vec<Ino>> {
     Ok(entries.iter().filter_map(ino).collect())
 }
 
-fn put_inode(
-    t: &Transaction<'_>,
-    row: &InodeRow,
-    rows: &mut Vec<crate::tree::Row>,
-) -> Result<()> {
+fn put_inode(t: &Transaction<'_>, row: &InodeRow, rows: &mut Vec<crate::tree::Row>) -> Result<()> {
     let ino = row.attributes.ino;
     rows.push((Key::Inode(ino).encode(), row.encode()));
     if row.flags.access_acl || row.flags.default_acl {
         for (key, value) in t.scan(&KeyRange::xattrs(ino), 64)? {
-            if matches!(Key::decode(&key), Some(Key::Xattr(_, name)) if name.starts_with(b"system.")) {
+            if matches!(Key::decode(&key), Some(Key::Xattr(_, name)) if name.starts_with(b"system."))
+            {
                 rows.push((key, value));
             }
         }

@@ -7,12 +7,12 @@ use super::execute::Executed;
 use super::fsync::Syncing;
 use super::request::{Answer, Reply, Request};
 use super::{Coordinator, Operation, Turn};
+use crate::format::InodeFlags;
 use crate::leases::{LeaseLevel, Need};
 use crate::ops::Progress;
 use crate::sessions::SessionState;
 use crate::tree::TreeStore;
 use crate::{Attributes, Context, Cookie, FsError, Ino, Result, Transaction};
-use crate::format::InodeFlags;
 
 /// A request that is not done yet.
 #[derive(Clone, Debug)]
