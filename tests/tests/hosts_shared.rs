@@ -247,7 +247,7 @@ fn evicted_client_gives_errors_and_no_other_does() {
 
 /// What a shell has to send to the process that serves the only mount on a host.
 fn its_process(signal: &str) -> String {
-    let pid = r#"sed 's/.*"pid": *\([0-9]*\).*/\1/' /run/mooring/mounts/*"#;
+    let pid = r#"sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' /run/mooring/mounts/*"#;
     format!("kill -{signal} $({pid})")
 }
 

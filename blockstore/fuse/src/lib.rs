@@ -34,5 +34,5 @@ pub use buffer::RequestBuffer;
 pub use channel::{Channel, receive_framed, receive_one, send_all};
 pub use error::FuseError;
 pub use handshake::{Agreed, Features, Limits};
-pub use mount::{MountOptions, Mounted, mount};
+pub use mount::{MountOptions, Mounted, Place, mount};
 pub use session::{Answer, FileSystem, Notifier, Session, Write};

@@ -49,6 +49,23 @@ impl Mounted {
         Ok(Self::all(fstype)?.into_iter().rfind(|mounted| mounted.point == point))
     }
 
+    /// Where it stands among the mounts at its point.
+    ///
+    /// # Errors
+    /// As [`Mounted::all`].
+    pub fn place(&self) -> io::Result<Place> {
+        Ok(self.place_in(&std::fs::read("/proc/self/mountinfo")?))
+    }
+
+    fn place_in(&self, table: &[u8]) -> Place {
+        let there: Vec<_> = parse(table).filter(|mounted| mounted.point == self.point).collect();
+        match there.iter().rposition(|mounted| mounted == self) {
+            None => Place::Nowhere,
+            Some(at) if at + 1 == there.len() => Place::OnTop,
+            Some(_) => Place::Covered,
+        }
+    }
+
     /// Aborts the connection: all that waits in the kernel gets an error now, and all that comes
     /// later. Unmounts the file system, if nothing holds it any more. Returns whether it was there.
     ///
@@ -56,7 +73,7 @@ impl Mounted {
     /// What umount2 says, but for "busy": then it was aborted and stays mounted.
     pub fn abort(&self) -> io::Result<bool> {
         // Never somebody else's file system that was mounted here meanwhile.
-        if Self::at(&self.fstype, &self.point)?.as_ref() != Some(self) {
+        if self.place()? != Place::OnTop {
             return Ok(false);
         }
         match nix::mount::umount2(&self.point, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW) {
@@ -71,7 +88,7 @@ impl Mounted {
     /// # Errors
     /// What umount2 says.
     pub fn unmount_lazily(&self) -> io::Result<()> {
-        if Self::at(&self.fstype, &self.point)?.as_ref() == Some(self) {
+        if self.place()? == Place::OnTop {
             nix::mount::umount2(&self.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
         }
         Ok(())
@@ -84,20 +101,36 @@ impl Mounted {
     }
 }
 
+/// Where a mount stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is not in the mount table (any more).
+    Nowhere,
+    /// Whoever unmounts its point unmounts it.
+    OnTop,
+    /// Something else was mounted over it.
+    Covered,
+}
+
 fn parse_mountinfo(text: &[u8], wanted: &str) -> Vec<Mounted> {
+    parse(text).filter(|mounted| mounted.fstype == wanted).collect()
+}
+
+/// All mounts of a table, in the order in which they were made.
+fn parse(text: &[u8]) -> impl Iterator<Item = Mounted> {
     let line = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = std::str::from_utf8(fields.nth(2)?).ok()?;
         let (major, minor) = device.split_once(':')?;
         let point = unescape(fields.nth(1)?);
         let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
-        (fstype == wanted.as_bytes()).then_some(Mounted {
-            fstype: wanted.to_owned(),
+        Some(Mounted {
+            fstype: String::from_utf8_lossy(fstype).into_owned(),
             point,
             device: (major.parse().ok()?, minor.parse().ok()?),
         })
     };
-    text.split(|byte| *byte == b'\n').filter_map(line).collect()
+    text.split(|byte| *byte == b'\n').filter_map(line)
 }
 
 /// Turns `\040` and the like back into bytes.
@@ -252,5 +285,21 @@ mod tests {
         assert_eq!(found[0].point, Path::new("/run/a b/vol"));
         assert_eq!(found[0].device, (0, 300));
         assert_eq!(found[0].encoded_device(), 300 & 0xff | (256 << 12));
+    }
+
+    #[test]
+    fn a_mount_knows_whether_another_lies_over_it() {
+        let ours = b"40 35 0:300 / /mnt/a rw shared:7 - fuse.mooring home rw\n";
+        let mounted = parse_mountinfo(ours, "fuse.mooring").remove(0);
+        assert_eq!(mounted.place_in(ours), Place::OnTop);
+        let over = b"41 40 8:1 / /mnt/a rw - ext4 /dev/sda1 rw\n";
+        assert_eq!(mounted.place_in(&[&ours[..], over].concat()), Place::Covered);
+        assert_eq!(mounted.place_in(&[&over[..], ours].concat()), Place::OnTop);
+        let beside = b"42 40 8:1 / /mnt/a/b rw - ext4 /dev/sda1 rw\n";
+        assert_eq!(mounted.place_in(&[&ours[..], beside].concat()), Place::OnTop);
+        // Another of our own, as after a second mount of the same volume.
+        let again = b"43 40 0:301 / /mnt/a rw - fuse.mooring home rw\n";
+        assert_eq!(mounted.place_in(&[&ours[..], again].concat()), Place::Covered);
+        assert_eq!(mounted.place_in(over), Place::Nowhere);
     }
 }

@@ -51,7 +51,7 @@ pub use name::{Label, LabelKey, LabelValue, Labels, NameError, NodeName, TokenNa
 pub use node::{ChangeLabels, ForceQuery, Node, NodeDetail, NodeState};
 pub use pool::{AddPool, Class, Pool, PoolBacking, PoolId, PoolSpeed, PoolState};
 pub use routes::{EVENTS_PAGE, EVENTS_WAIT, Route};
-pub use shared::{Check, SharedClient};
+pub use shared::{Check, SharedClient, SharedMount};
 pub use size::{ByteSize, ByteSizeError};
 pub use slice::{Replica, Resync, ResyncPhase, Role, Slice, Version};
 pub use span::{Span, SpanError};

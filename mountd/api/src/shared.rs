@@ -1,5 +1,7 @@
 //! Shared volumes: who has one mounted, and whether its structure is sound.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,6 +30,31 @@ pub struct SharedClient {
     pub lock_waits: u64,
     /// Its requests that wait.
     pub requests: u64,
+    /// What the mount says of itself, as of about a second ago; null while its node can't be asked.
+    pub mount: Option<SharedMount>,
+}
+
+/// What one mount of a shared volume has done since it began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedMount {
+    /// Where.
+    pub dir: String,
+    /// How: `ro`, `soft`...
+    pub options: Vec<String>,
+    /// Bytes that programs have written and that are not stored yet.
+    pub dirty_bytes: u64,
+    /// Requests of the kernel, by kind: `lookup`, `read`, `fsync`...
+    pub operations: BTreeMap<String, u64>,
+    /// Of them, answered from what the mount had, without a word to any other host.
+    pub at_once: u64,
+    /// Bytes that programs have read.
+    pub read_bytes: u64,
+    /// Bytes that programs have written.
+    pub written_bytes: u64,
+    /// Leases that other hosts wanted back.
+    pub recalls: u64,
+    /// Writes of blocks that failed; who had the file open is told at the next fsync or close.
+    pub write_back_errors: u64,
 }
 
 /// The answer to `POST /v1/volumes/{volume}/check`.

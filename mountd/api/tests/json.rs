@@ -10,7 +10,7 @@ use mooring_api::{
     AcceptLoss, AcceptedLoss, AccessToken, AddPool, Attach, Attachment, ChangeLabels, ChangeVolume,
     CreateAccessToken, CreateToken, CreateVolume, CreatedVolume, Events, JoinCluster, Membership,
     Mount, MountVolume, Mounted, NewAccessToken, NodeDetail, Pool, ResizeVolume, Resync, SetVoters,
-    Status, Task, Token, Unmounted, VolumeDetail,
+    SharedClient, Status, Task, Token, Unmounted, VolumeDetail,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -120,6 +120,12 @@ fn answers_keep_their_form() {
         pool_json!(),
         attachment_json!()
     ));
+    keeps::<SharedClient>(
+        r#"{"client":7,"node":"alpha","reclaiming":false,"open_files":2,"read_leases":3,
+        "write_leases":1,"recalled":0,"locks":1,"lock_waits":0,"requests":4,"mount":{
+        "dir":"/srv/home","options":["ro"],"dirty_bytes":4096,"operations":{"lookup":5,"read":2},
+        "at_once":6,"read_bytes":8192,"written_bytes":0,"recalls":1,"write_back_errors":0}}"#,
+    );
     keeps::<Pool>(pool_json!());
     keeps::<CreatedVolume>(&format!(
         r#"{{"volume":{},"created":true,

@@ -121,6 +121,9 @@ pub enum Command {
     Leases {
         /// Which volume
         volume: VolumeName,
+        /// Also what each mount has done: requests by kind, bytes, recalls, errors
+        #[arg(long)]
+        statistics: bool,
     },
     /// End a client's mount of a shared volume: it gives errors from then on
     #[command(after_help = "Example:\n  mountctl leases home\n  mountctl evict home 7")]

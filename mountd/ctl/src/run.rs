@@ -47,7 +47,9 @@ pub async fn run(cli: Cli, output: &Output) -> Result<ExitCode, Failure> {
         Command::Detach(args) => device::detach(&client, output, args).await?,
         Command::Mount(args) => device::mount(&client, output, args).await?,
         Command::Umount(args) => device::umount(&client, output, args).await?,
-        Command::Leases { volume } => shared::leases(&client, output, &volume).await?,
+        Command::Leases { volume, statistics } => {
+            shared::leases(&client, output, &volume, statistics).await?;
+        }
         Command::Evict { volume, client: which } => {
             shared::evict(&client, output, &volume, which).await?;
         }

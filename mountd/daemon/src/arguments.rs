@@ -57,13 +57,16 @@ pub struct MountArguments {
     /// Where to mount it: an existing directory.
     #[arg(long)]
     pub dir: PathBuf,
-    /// How: ro, nosuid, nodev, noexec, noatime.
+    /// How: ro, soft, soft=TIME, squash, nosuid, nodev, noexec, noatime.
     #[arg(long, value_delimiter = ',')]
     pub options: Vec<String>,
+    /// How long the volume's I/O waits, in milliseconds, if not for ever.
+    #[arg(long)]
+    pub io_timeout_ms: Option<u64>,
     /// A descriptor that gets one line: `ok`, or `error: ` and why.
     #[arg(long)]
     pub ready_fd: i32,
-    /// The file in which it says who it is, locked as long as it lives.
+    /// The file in which it says who it is.
     #[arg(long)]
     pub status: PathBuf,
 }

@@ -336,8 +336,8 @@ impl Daemon {
         let nbd = self.listen_for_nbd(&node, &nbd);
         let coordinators = Coordinators::new(Arc::clone(&node), timing.lease());
         tokio::spawn(Arc::clone(&coordinators).follow());
-        let answering = Arc::clone(&coordinators);
-        node.answer_above(Arc::new(move |question| answering.answer(question)));
+        let (answering, processes) = (Arc::clone(&coordinators), Arc::clone(mounts.shared()));
+        node.answer_above(Arc::new(move |question| answering.answer(question, &processes)));
         let (opened, door) = (Arc::clone(&node), self.config.run.join("links.sock"));
         blocking(move || opened.open_door(&door)).await?.map_err(DaemonError::Door)?;
         let running = Arc::new(Running { node, attachments, mounts, coordinators, nbd });

@@ -104,6 +104,38 @@ pub enum DaemonError {
         /// What its process says.
         why: String,
     },
+    /// Something else was mounted over a shared volume.
+    #[error(
+        "{} shows something else now, mounted over volume {volume}: unmount that first", dir.display()
+    )]
+    Covered {
+        /// The volume.
+        volume: String,
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Unmounted, and not everything is stored.
+    #[error(
+        "{} is unmounted, but the volume does not answer: {bytes} bytes that were written there are still to be stored. A process of this node keeps them and goes on trying; an event says how it ends",
+        dir.display()
+    )]
+    NotWrittenBack {
+        /// The directory.
+        dir: PathBuf,
+        /// How many.
+        bytes: u64,
+    },
+    /// Unmounted, and something is lost.
+    #[error(
+        "{} is unmounted, but {bytes} bytes that were written there could not be stored and are lost: the mount was cut off from the volume for too long",
+        dir.display()
+    )]
+    LostAtUnmount {
+        /// The directory.
+        dir: PathBuf,
+        /// How many.
+        bytes: u64,
+    },
     /// Nobody coordinates a shared volume now.
     #[error(
         "volume {volume} has no coordinator now: too few of its replicas can be reached, or it is just moving. `mountctl volume inspect {volume}` says more"
@@ -204,6 +236,7 @@ impl DaemonError {
             | Self::NoCluster
             | Self::VotersUnsettled { .. }
             | Self::SharedMount { .. }
+            | Self::NotWrittenBack { .. }
             | Self::NoCoordinator { .. }
             | Self::Coordinator { .. } => ErrorKind::Unavailable,
             Self::NotMounted { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
@@ -213,9 +246,11 @@ impl DaemonError {
             | Self::Shared { .. }
             | Self::NotShared { .. }
             | Self::SharedInUse { .. }
+            | Self::Covered { .. }
             | Self::MountPointTaken { .. }
             | Self::Invalid(_) => ErrorKind::Invalid,
             Self::NoteUnknown
+            | Self::LostAtUnmount { .. }
             | Self::UnexpectedAnswer
             | Self::Panicked
             | Self::Thread(_)
@@ -240,6 +275,7 @@ impl DaemonError {
             | Self::NoBlockDevice { .. }
             | Self::MountPointTaken { .. }
             | Self::SharedInUse { .. }
+            | Self::Covered { .. }
             | Self::Invalid(InvalidRequest::NeedsForce(_)) => ApiKind::InUse,
             Self::Node(NodeError::Refused(
                 Refused::VolumeExists { .. }

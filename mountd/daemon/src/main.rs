@@ -18,6 +18,7 @@ mod device_hosts;
 mod error;
 mod filesystem;
 mod holder_watch;
+mod mount_files;
 mod mount_process;
 mod mount_table;
 mod mounts;

@@ -100,6 +100,12 @@ impl Mounts {
         Ok(all)
     }
 
+    /// The processes that serve mounts of shared volumes here.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<SharedMounts> {
+        &self.shared
+    }
+
     async fn turn(&self, volume: VolumeId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = Arc::clone(self.turns.lock().entry(volume).or_default());
         turn.lock_owned().await
@@ -151,7 +157,8 @@ impl Mounts {
         request: &MountRequest,
         volume: &Volume,
     ) -> Result<MountOutcome, DaemonError> {
-        let dir = &request.dir;
+        let dir = &resolved(&request.dir).await?;
+        self.shared.settle(dir).await;
         let here = || -> Result<Option<VolumeMount>, DaemonError> {
             let table = mount_table::read().map_err(unreadable)?;
             let Some(there) = table.iter().rev().find(|mount| mount.dir == *dir) else {
@@ -170,8 +177,13 @@ impl Mounts {
         if request.read_only {
             options.insert(0, "ro".to_owned());
         }
-        let wanted =
-            SharedMount { volume: volume.id, name: volume.name.clone(), dir: dir.clone(), options };
+        let wanted = SharedMount {
+            volume: volume.id,
+            name: volume.name.clone(),
+            dir: dir.clone(),
+            options,
+            io_timeout_ms: volume.spec.io_timeout_ms,
+        };
         self.shared.mount(wanted).await?;
         let mount =
             here()?.ok_or_else(|| DaemonError::NotMounted { what: dir.display().to_string() })?;
@@ -256,7 +268,7 @@ impl Mounts {
     ) -> Result<bool, DaemonError> {
         if mount.mount.file_system == shared::FILE_SYSTEM {
             // Whatever it waits for, it is freed: no turn is waited for.
-            self.shared.unmount(&mount.mount.dir, force).await?;
+            self.shared.unmount(&mount.volume, &mount.mount.dir, force).await?;
             return Ok(false);
         }
         if force {
@@ -333,6 +345,13 @@ impl Mounts {
             .cloned()
             .ok_or_else(|| DaemonError::NotFound { what: "volume", name: id.to_string() })
     }
+}
+
+/// The directory as the mount table shows it. One that isn't there is left to whoever mounts to refuse.
+async fn resolved(dir: &Path) -> Result<PathBuf, DaemonError> {
+    let given = dir.to_owned();
+    let resolved = blocking(move || given.canonicalize()).await?;
+    Ok(resolved.unwrap_or_else(|_| dir.to_owned()))
 }
 
 /// The file system on a device that is not to be touched.

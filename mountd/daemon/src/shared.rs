@@ -19,3 +19,4 @@ mod slices;
 
 pub use coordinators::Coordinators;
 pub use mounts::{FILE_SYSTEM, SharedMount, SharedMounts};
+pub use questions::mounts_of;

@@ -159,6 +159,8 @@ pub struct Client {
     late: Vec<ToClient>,
     pub(crate) unmounting: bool,
     pub(crate) ended: Option<EndReason>,
+    /// What was accepted and not stored when the session ended.
+    lost_bytes: usize,
     /// Something has happened that a parked task may have waited for.
     pub(crate) poked: bool,
     pub(crate) next_look: Time,
@@ -210,6 +212,7 @@ impl Client {
             late: Vec::new(),
             unmounting: false,
             ended: None,
+            lost_bytes: 0,
             poked: false,
             next_look: Time::ZERO,
             handled: 0,
@@ -331,6 +334,7 @@ impl Client {
             return;
         }
         self.ended = Some(reason);
+        self.lost_bytes = self.dirty_bytes();
         self.link.end();
         self.lose_early();
         self.ios.clear();
@@ -417,6 +421,12 @@ impl Client {
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
         self.dirty_pages * mooring_terms::BLOCK_SIZE
+    }
+
+    /// Bytes that were accepted and are lost with the session.
+    #[must_use]
+    pub fn lost_bytes(&self) -> usize {
+        self.lost_bytes
     }
 
     /// What the client has of an inode.

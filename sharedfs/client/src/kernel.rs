@@ -113,6 +113,12 @@ pub enum KernelOperation {
         exclusive: bool,
         access: Access,
     },
+    /// `O_TMPFILE`: answered as [`KernelOperation::Create`] is.
+    Tmpfile {
+        dir: Ino,
+        modes: (Mode, Mode),
+        access: Access,
+    },
     /// `cached`: into the kernel's page cache, where it may be mapped.
     Read {
         handle: HandleId,
@@ -198,8 +204,6 @@ pub enum KernelOperation {
         offset: u64,
         seek: Seek,
     },
-    /// Refused with [`FsError::NotSupported`]: the kernel then copies by reading and writing.
-    CopyFileRange,
 }
 
 /// An entry as the kernel caches it.

@@ -49,7 +49,8 @@ impl Client {
         ino: Ino,
         access: Access,
     ) -> Attempt {
-        if self.served(ino).is_some() && self.inode(ino).recalled.is_none() {
+        // Whom the kernel's checks don't bind, the coordinator checks.
+        if caller.is_checked() && self.served(ino).is_some() && self.inode(ino).recalled.is_none() {
             if !self.is_fresh(turn.now) {
                 return Attempt::Park;
             }
@@ -77,9 +78,9 @@ impl Client {
     /// for.
     pub(crate) fn opened(&mut self, asked: &KernelOperation, ino: Ino) -> KernelReply {
         let access = match asked {
-            KernelOperation::Open { access, .. } | KernelOperation::Create { access, .. } => {
-                *access
-            }
+            KernelOperation::Open { access, .. }
+            | KernelOperation::Create { access, .. }
+            | KernelOperation::Tmpfile { access, .. } => *access,
             _ => Access::NONE,
         };
         let writes = access.bits() & Access::WRITE.bits() != 0;
@@ -119,7 +120,10 @@ impl Client {
         asked: &KernelOperation,
         attributes: Attributes,
     ) -> Option<KernelReply> {
-        let KernelOperation::Create { dir, .. } = asked else { return None };
+        let (KernelOperation::Create { dir, .. } | KernelOperation::Tmpfile { dir, .. }) = asked
+        else {
+            return None;
+        };
         Some(match self.opened(asked, attributes.ino) {
             KernelReply::Opened(handle, flags) => {
                 let mut entry = self.entry(turn.now, *dir, attributes);

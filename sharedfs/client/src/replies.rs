@@ -230,7 +230,9 @@ impl Client {
     fn undo(&mut self, turn: &mut Turn<'_>, operation: &Operation, reply: &Reply) {
         let opened = match (operation, reply) {
             (Operation::Open { ino, .. }, Reply::Attributes(_)) => Some(*ino),
-            (Operation::Create { .. }, Reply::Opened(opened)) => Some(opened.attributes.ino),
+            (Operation::Create { .. } | Operation::Tmpfile { .. }, Reply::Opened(opened)) => {
+                Some(opened.attributes.ino)
+            }
             (Operation::Opendir { dir }, Reply::Directory { .. }) => Some(*dir),
             _ => None,
         };

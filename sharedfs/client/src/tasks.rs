@@ -185,7 +185,6 @@ impl Client {
                 self.try_readdir(turn, id, caller, *handle, *after, (*limit, *plus))
             }
             KernelOperation::Lock { .. } => self.try_lock(turn, id, task),
-            KernelOperation::CopyFileRange => Attempt::error(FsError::NotSupported),
             operation => {
                 let operation = operation.clone();
                 self.try_asking(turn, id, caller, &operation)
@@ -236,6 +235,10 @@ impl Client {
             KernelOperation::Create { dir, .. } => {
                 let found = mooring_sharedfs_core::coordinator::Request::FOUND;
                 vec![(*dir, LeaseLevel::Sole), (found, LeaseLevel::Write)]
+            }
+            KernelOperation::Tmpfile { .. } => {
+                let found = mooring_sharedfs_core::coordinator::Request::FOUND;
+                vec![(found, LeaseLevel::Write)]
             }
             KernelOperation::Make { dir, make, .. } => {
                 let found = mooring_sharedfs_core::coordinator::Request::FOUND;
@@ -337,6 +340,9 @@ impl Client {
                 Change::of(&[dir]),
                 None,
             ),
+            K::Tmpfile { dir, modes, access } => {
+                (Operation::Tmpfile { dir, modes, access }, Change::none(), None)
+            }
             K::Unlink { dir, name } => {
                 let change = Change::of(&[dir]).and(named(dir, &name));
                 (Operation::Unlink { dir, name }, change, None)

@@ -81,6 +81,12 @@ impl Caller {
             }
     }
 
+    /// Whether somebody has checked what it may read already, or nobody has to.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.privileged || self.groups == Groups::CheckedByKernel
+    }
+
     /// Whether it may do what only an inode's owner may.
     #[must_use]
     pub fn owns(&self, attributes: &Attributes) -> bool {

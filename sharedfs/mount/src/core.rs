@@ -13,9 +13,10 @@ use mooring_sharedfs_client::{
 use mooring_sharedfs_core::coordinator::{ToCoordinator, write_letters};
 use mooring_sharedfs_core::ops::SetAttributes;
 use mooring_sharedfs_core::sessions::EndReason;
-use mooring_sharedfs_core::{BlockAddress, Caller, Ino};
+use mooring_sharedfs_core::{BlockAddress, Caller, FsError, Ino};
 use mooring_terms::Time;
 
+use crate::capabilities::{self, Reach};
 use crate::clock;
 use crate::post::Post;
 use crate::request::Form;
@@ -42,6 +43,8 @@ pub(crate) enum Work {
     Unmounted,
     /// A tick is needed earlier than the ticker thinks.
     Wake,
+    /// Somebody was refused what their capabilities may allow.
+    Refused(Waiting, KernelOperation, KernelReply),
 }
 
 /// A request of the kernel that waits for its answer.
@@ -50,7 +53,15 @@ pub(crate) struct Waiting {
     pub(crate) form: Form,
     /// Of the directory that is listed.
     pub(crate) parent: Ino,
-    caller: Caller,
+    pub(crate) caller: Caller,
+    /// What is asked, where capabilities of the caller may make up for a refusal.
+    retried: Option<Box<KernelOperation>>,
+    /// The process that asks.
+    pub(crate) pid: u32,
+    /// When it was asked, unless it may wait as long as it likes.
+    since: Option<Time>,
+    /// It has waited too long.
+    is_late: bool,
 }
 
 /// What waits for a reply of the core.
@@ -58,6 +69,16 @@ enum Asked {
     Kernel(Waiting),
     /// A CREATE found a file, which is being emptied; then this is answered.
     Emptied(Waiting, KernelReply),
+    /// The owner is asked for of an inode that somebody was refused to change.
+    Owner(Box<Refused>),
+}
+
+/// What somebody was refused who has capabilities for some inodes.
+pub(crate) struct Refused {
+    pub(crate) waiting: Waiting,
+    pub(crate) operation: KernelOperation,
+    pub(crate) refusal: KernelReply,
+    pub(crate) reach: Reach,
 }
 
 /// All that the lock covers.
@@ -72,6 +93,8 @@ pub(crate) struct Core {
     /// When the ticker comes.
     planned: Option<Time>,
     commands: Vec<Command>,
+    /// Requests that were answered at once.
+    pub(crate) at_once: u64,
 }
 
 impl Core {
@@ -85,6 +108,7 @@ impl Core {
             last_own: OWN,
             planned: None,
             commands: Vec::new(),
+            at_once: 0,
         }
     }
 
@@ -94,6 +118,7 @@ impl Core {
         request: KernelRequest,
         answer: Answer,
         form: Form,
+        pid: u32,
     ) -> Vec<Work> {
         let parent = match form {
             Form::Listing(listing) => self.parents.get(&listing.handle).copied(),
@@ -103,9 +128,59 @@ impl Core {
             self.parents.remove(&handle);
         }
         let (caller, parent) = (request.caller.clone(), parent.unwrap_or(Ino::ROOT));
-        let waiting = Waiting { answer, form, parent, caller };
-        self.asked.insert(request.id, Asked::Kernel(waiting));
-        self.take(Event::Kernel(request))
+        let may_retry = !caller.privileged && caller.is_checked();
+        let retried = may_retry && capabilities::needed(&request.operation).is_some();
+        let retried = retried.then(|| Box::new(request.operation.clone()));
+        let waits = matches!(request.operation, KernelOperation::Lock { .. });
+        let since = (!waits).then(clock::now);
+        let waiting = Waiting { answer, form, parent, caller, retried, pid, since, is_late: false };
+        let id = request.id;
+        self.asked.insert(id, Asked::Kernel(waiting));
+        let work = self.take(Event::Kernel(request));
+        self.at_once += u64::from(!self.asked.contains_key(&id));
+        work
+    }
+
+    /// Asks once more, for somebody who may do everything.
+    pub(crate) fn request_as_root(
+        &mut self,
+        waiting: Waiting,
+        operation: KernelOperation,
+    ) -> Vec<Work> {
+        let event = self.as_root(waiting, operation);
+        self.take(event)
+    }
+
+    fn as_root(&mut self, waiting: Waiting, operation: KernelOperation) -> Event {
+        let id = self.own_id();
+        let caller = Caller { privileged: true, ..waiting.caller.clone() };
+        self.asked.insert(id, Asked::Kernel(waiting));
+        Event::Kernel(KernelRequest { id, caller, operation })
+    }
+
+    /// The same, if the inode's owner and group, as they are now, are within reach.
+    pub(crate) fn request_within_reach(&mut self, ino: Ino, refused: Refused) -> Vec<Work> {
+        let id = self.own_id();
+        self.asked.insert(id, Asked::Owner(Box::new(refused)));
+        let operation = KernelOperation::Getattr { ino };
+        self.take(Event::Kernel(KernelRequest { id, caller: Caller::ROOT, operation }))
+    }
+
+    /// Ends the waits of requests that were asked before `before`: they are answered with an error. What was
+    /// asked may be done all the same. Locks may be waited for.
+    pub(crate) fn give_up(&mut self, before: Time) -> Vec<Work> {
+        let mut late = Vec::new();
+        for (id, asked) in &mut self.asked {
+            let waiting = match asked {
+                Asked::Kernel(waiting) | Asked::Emptied(waiting, _) => waiting,
+                Asked::Owner(refused) => &mut refused.waiting,
+            };
+            if waiting.since.is_some_and(|since| since < before) {
+                waiting.is_late = true;
+                late.push(*id);
+            }
+        }
+        late.into_iter().flat_map(|id| self.take(Event::Interrupt(id))).collect()
     }
 
     /// Asks for something in the shell's own name; nobody waits.
@@ -181,7 +256,12 @@ impl Core {
 
     fn answer(&mut self, id: KernelId, reply: KernelReply, work: &mut Vec<Work>) -> Option<Event> {
         match self.asked.remove(&id)? {
-            Asked::Kernel(waiting) => {
+            Asked::Kernel(mut waiting) => {
+                if let (Some(asked), true) = (waiting.retried.take(), is_refusal(&reply)) {
+                    work.push(Work::Refused(waiting, *asked, reply));
+                    return None;
+                }
+                let reply = waiting.told(reply);
                 if let Some(set) = empties(&waiting, &reply) {
                     let id = self.own_id();
                     let caller = waiting.caller.clone();
@@ -200,11 +280,20 @@ impl Core {
                         KernelReply::Created(entry, handle, flags)
                     }
                     // It stays open for nobody; the next request of its caller finds it as it is.
-                    error => error,
+                    error => waiting.told(error),
                 };
                 work.push(Work::Answer(waiting, reply));
             }
             Asked::Emptied(..) => {}
+            Asked::Owner(refused) => {
+                let Refused { waiting, operation, refusal, reach } = *refused;
+                match reply {
+                    KernelReply::Attributes(of, _) if reach.covers(of.uid, of.gid) => {
+                        return Some(self.as_root(waiting, operation));
+                    }
+                    _ => work.push(Work::Answer(waiting, refusal)),
+                }
+            }
         }
         None
     }
@@ -232,6 +321,22 @@ impl Core {
         self.planned = self.client.next_tick();
         self.planned
     }
+}
+
+impl Waiting {
+    /// A reply as its caller is told it: whoever has waited too long was not interrupted.
+    fn told(&self, reply: KernelReply) -> KernelReply {
+        match reply {
+            KernelReply::Error(FsError::Interrupted) if self.is_late => {
+                KernelReply::Error(FsError::Unavailable)
+            }
+            reply => reply,
+        }
+    }
+}
+
+fn is_refusal(reply: &KernelReply) -> bool {
+    matches!(reply, KernelReply::Error(FsError::NotPermitted | FsError::Access))
 }
 
 /// What empties a file that a CREATE with O_TRUNC has found: another host made it since the kernel

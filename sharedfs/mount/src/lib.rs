@@ -23,6 +23,7 @@
 
 mod answer;
 mod blocks;
+mod capabilities;
 mod clock;
 mod core;
 mod error;
@@ -31,9 +32,11 @@ mod mount;
 mod post;
 mod request;
 mod shell;
+mod statistics;
 
 pub use blocks::{BlocksRead, BlocksWritten, DataBlocks};
 pub use error::MountError;
 pub use mooring_sharedfs_client::{Options, StreamNumber};
 pub use mount::{FSTYPE, Mount, Settings, Status};
 pub use post::{Lost, Post};
+pub use statistics::Statistics;

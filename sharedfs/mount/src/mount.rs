@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mooring_fuse::abi::init;
-use mooring_fuse::{Agreed, Features, Limits, MountOptions, Mounted, Session};
+use mooring_fuse::{Agreed, Features, Limits, MountOptions, Mounted, Place, Session};
 use mooring_sharedfs_client::{Client, Event, Options, StreamNumber};
 use mooring_sharedfs_core::SessionId;
 use mooring_sharedfs_core::coordinator::{LetterError, ToClient, read_letter};
@@ -18,7 +19,8 @@ use crate::core::Core;
 use crate::error::MountError;
 use crate::kernel_caches::KernelCaches;
 use crate::post::Post;
-use crate::shell::{Phase, Served, Shell};
+use crate::shell::{Manners, Phase, Served, Shell};
+use crate::statistics::Statistics;
 
 /// The type under which shared volumes stand in the mount table.
 pub const FSTYPE: &str = "fuse.mooring";
@@ -43,6 +45,11 @@ pub struct Settings {
     pub flags: MsFlags,
     /// How many threads read requests.
     pub threads: usize,
+    /// Requests that have waited so long get `EIO` (`soft`); waits for locks don't. None: they wait until
+    /// they are answered.
+    pub soft: Option<Duration>,
+    /// Root of this host is nobody on the volume (`squash`).
+    pub squash: bool,
     /// Who the mount is, its times and its bounds. `mount` is drawn here. `epoch` counts only where the
     /// kernel has it, and is better left off: names that the kernel is made to look up anew that way lose
     /// what is mounted on them.
@@ -66,6 +73,8 @@ pub struct Status {
     pub asked: usize,
     /// Bytes that were written and are not part of their files yet.
     pub dirty_bytes: usize,
+    /// Those of them that are lost, since the session is over.
+    pub lost_bytes: usize,
 }
 
 /// A mounted shared volume. Dropped, it is taken out of the mount table, and what still waits gets
@@ -84,7 +93,7 @@ impl Mount {
     /// [`MountError::Fuse`]: no /dev/fuse, not root, no such directory, a kernel that is too old;
     /// [`MountError::Thread`].
     pub fn start(settings: Settings, data: Arc<dyn DataBlocks>) -> Result<Self, MountError> {
-        let Settings { point, source, flags, threads, mut options } = settings;
+        let Settings { point, source, flags, threads, soft, squash, mut options } = settings;
         let point = point.canonicalize().unwrap_or(point);
         let (descriptors, agreed) = mount(&point, &source, flags, threads.max(1))?;
         let mounted = mounted_at(&point)?;
@@ -92,7 +101,8 @@ impl Mount {
         options.mount = draw();
         let lease = options.lease;
         let core = Core::new(Client::new(options));
-        let shell = Arc::new(Shell::new(core, data, KernelCaches::new(lease)));
+        let manners = Manners { soft, squash };
+        let shell = Arc::new(Shell::new(core, data, KernelCaches::new(lease), manners));
         let started = || {
             let served = Arc::new(Served(shell.clone()));
             let session = Session::start(&source, served, descriptors, MAX_WRITE)?;
@@ -100,6 +110,11 @@ impl Mount {
             let ticking = shell.clone();
             let ticker = std::thread::Builder::new().name("mount-ticker".to_owned());
             ticker.spawn(move || ticking.tick()).map_err(MountError::Thread)?;
+            if soft.is_some() {
+                let watching = shell.clone();
+                let soft = std::thread::Builder::new().name("mount-soft".to_owned());
+                soft.spawn(move || watching.give_up_late_ones()).map_err(MountError::Thread)?;
+            }
             Ok(session)
         };
         match started() {
@@ -123,6 +138,9 @@ impl Mount {
     /// It is none: the stream has to be cut.
     pub fn letter(&self, stream: StreamNumber, letter: &[u8]) -> Result<(), LetterError> {
         for message in read_letter::<ToClient>(letter)? {
+            if matches!(message, ToClient::Recall(_)) {
+                self.shell.counters().recalls.fetch_add(1, Ordering::Relaxed);
+            }
             self.shell.event(Event::Message(stream, message));
         }
         Ok(())
@@ -147,8 +165,17 @@ impl Mount {
                 waiting,
                 asked,
                 dirty_bytes: core.client.dirty_bytes(),
+                lost_bytes: core.client.lost_bytes(),
             }
         })
+    }
+
+    /// What it has done since it began.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let (dirty, at_once) =
+            self.shell.look(|core| (core.client.dirty_bytes() as u64, core.at_once));
+        self.shell.counters().read(dirty, at_once)
     }
 
     /// Where it is mounted.
@@ -167,17 +194,25 @@ impl Mount {
     /// ends when nobody uses it any more.
     ///
     /// # Errors
-    /// [`MountError::Unmount`]: it is in use; [`MountError::NotWrittenBack`] when that took longer than
-    /// `most`, or, lazily, when it is still in use.
+    /// [`MountError::Unmount`]: it is in use, or something else is mounted over it, which is left alone;
+    /// [`MountError::NotWrittenBack`] when that took longer than `most`, or, lazily, when it is still in
+    /// use.
     pub fn unmount(&self, lazily: bool, most: Duration) -> Result<(), MountError> {
         let flags = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
         if !self.shell.phase().kernel_gone {
-            nix::mount::umount2(&self.mounted.point, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(
-                |error| MountError::Unmount {
-                    point: self.mounted.point.clone(),
-                    source: error.into(),
-                },
-            )?;
+            let failed = |source| MountError::Unmount { point: self.mounted.point.clone(), source };
+            match self.mounted.place().map_err(failed)? {
+                Place::OnTop => {
+                    nix::mount::umount2(&self.mounted.point, flags | MntFlags::UMOUNT_NOFOLLOW)
+                        .map_err(|error| failed(error.into()))?;
+                }
+                Place::Covered => {
+                    let why = "something else is mounted over it";
+                    return Err(failed(std::io::Error::new(std::io::ErrorKind::ResourceBusy, why)));
+                }
+                // It ends when nobody uses it any more.
+                Place::Nowhere => {}
+            }
         }
         if self.wait_for_end(Some(most)) { Ok(()) } else { Err(MountError::NotWrittenBack(most)) }
     }

@@ -68,10 +68,13 @@ const PLUS_BYTES: u32 = 128 + PLAIN_BYTES;
 ///
 /// # Errors
 /// The errno to answer with.
-pub(crate) fn translate(request: &Request<'_>) -> Result<(KernelRequest, Form), Refused> {
+pub(crate) fn translate(
+    request: &Request<'_>,
+    squash: bool,
+) -> Result<(KernelRequest, Form), Refused> {
     let header = &request.header;
     let (operation, form) = operation(Ino(header.node), &request.operation)?;
-    let caller = caller(header.uid, header.gid);
+    let caller = caller(header.uid, header.gid, squash);
     Ok((KernelRequest { id: KernelId(header.unique), caller, operation }, form))
 }
 
@@ -88,11 +91,19 @@ pub(crate) fn translate_write(write: Write) -> KernelRequest {
         sync: !cached && has(write.flags, libc::O_DSYNC),
     };
     let id = KernelId(write.header.unique);
-    KernelRequest { id, caller: caller(write.header.uid, write.header.gid), operation }
+    // Whoever has it open was let in.
+    KernelRequest { id, caller: caller(write.header.uid, write.header.gid, false), operation }
 }
 
-/// The kernel has checked permissions (`default_permissions`), against attributes that it was told.
-fn caller(uid: u32, gid: u32) -> Caller {
+/// Who root is where it is squashed: the user that owns nothing.
+const NOBODY: u32 = 65534;
+
+/// The kernel has checked permissions (`default_permissions`), against attributes that it was told; but it lets
+/// root do everything, so who is squashed is checked by the coordinator.
+fn caller(uid: u32, gid: u32, squash: bool) -> Caller {
+    if squash && uid == 0 {
+        return Caller::user(NOBODY, NOBODY);
+    }
     Caller { uid, gid, groups: Groups::CheckedByKernel, privileged: uid == 0 }
 }
 
@@ -147,9 +158,13 @@ fn operation(ino: Ino, operation: &Operation<'_>) -> Result<(KernelOperation, Fo
         | Operation::Removexattr { .. } => return of_xattr(ino, operation),
         Operation::Getlk { lock } => plain(get_lock(ino, &lock)?),
         Operation::Setlk { lock, wait } => return set_lock(ino, &lock, wait),
-        // The kernel copies by itself, and asks no more.
+        // The kernel copies by itself, through the page cache, and asks no more.
         Operation::CopyFileRange { .. } => return Err(libc::ENOSYS),
-        Operation::Tmpfile { .. } => return Err(libc::EOPNOTSUPP),
+        Operation::Tmpfile { flags, mode, umask } => {
+            let modes = (Mode::new(mode as u16), Mode::new(umask as u16));
+            let form = Form::Open { o_direct: has(flags, libc::O_DIRECT), truncates: false };
+            (K::Tmpfile { dir: ino, modes, access: access(flags) }, form)
+        }
         // What is never answered, or comes by other ways; IOCTL, POLL and what is new.
         Operation::Init { .. }
         | Operation::Write { .. }
@@ -413,5 +428,15 @@ mod tests {
         assert_eq!(allocate_mode(punch as u32), Ok((AllocateMode::Punch, true)));
         assert_eq!(allocate_mode(libc::FALLOC_FL_PUNCH_HOLE as u32), Err(libc::EOPNOTSUPP));
         assert_eq!(allocate_mode(libc::FALLOC_FL_COLLAPSE_RANGE as u32), Err(libc::EOPNOTSUPP));
+    }
+
+    #[test]
+    fn root_is_nobody_where_it_is_squashed_and_nobody_else_is() {
+        assert_eq!(caller(0, 0, true), Caller::user(NOBODY, NOBODY));
+        assert!(caller(0, 0, false).privileged);
+        for squash in [false, true] {
+            let user = caller(1000, 100, squash);
+            assert_eq!((user.uid, user.gid, user.privileged), (1000, 100, false));
+        }
     }
 }

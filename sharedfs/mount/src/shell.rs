@@ -8,6 +8,7 @@
 //! Nothing waits here, and nothing but the core runs under the lock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mooring_fuse::request::Request;
@@ -17,14 +18,17 @@ use mooring_sharedfs_client::{
 };
 use mooring_sharedfs_core::Ino;
 use mooring_sharedfs_core::sessions::EndReason;
+use mooring_terms::Time;
 use parking_lot::{Condvar, Mutex};
 
 use crate::answer::{Answered, Content, answer};
 use crate::blocks::DataBlocks;
+use crate::capabilities::{self, Reach};
 use crate::clock;
-use crate::core::{Core, Waiting, Work};
+use crate::core::{Core, Refused, Waiting, Work};
 use crate::kernel_caches::KernelCaches;
 use crate::request::{Form, translate, translate_write};
+use crate::statistics::Counters;
 
 /// How far a mount is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,11 +41,22 @@ pub(crate) struct Phase {
     pub(crate) ended: Option<EndReason>,
 }
 
+/// What a mount does otherwise than others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    /// Requests that have waited so long get an error.
+    pub(crate) soft: Option<Duration>,
+    /// Root is nobody.
+    pub(crate) squash: bool,
+}
+
 /// The core and what carries out its commands.
 pub(crate) struct Shell {
     core: Mutex<Core>,
     data: Arc<dyn DataBlocks>,
     caches: KernelCaches,
+    counters: Counters,
+    manners: Manners,
     phase: Mutex<Phase>,
     changed: Condvar,
     /// Whether the ticker is to look again when it has to come.
@@ -50,11 +65,18 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(core: Core, data: Arc<dyn DataBlocks>, caches: KernelCaches) -> Self {
+    pub(crate) fn new(
+        core: Core,
+        data: Arc<dyn DataBlocks>,
+        caches: KernelCaches,
+        manners: Manners,
+    ) -> Self {
         Self {
             core: Mutex::new(core),
             data,
             caches,
+            counters: Counters::default(),
+            manners,
             phase: Mutex::default(),
             changed: Condvar::new(),
             woken: Mutex::new(false),
@@ -64,6 +86,10 @@ impl Shell {
 
     pub(crate) fn caches(&self) -> &KernelCaches {
         &self.caches
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Does something under the lock, then what comes of it.
@@ -95,7 +121,11 @@ impl Shell {
             }
             Work::Write(io, blocks) => {
                 let shell = self.clone();
-                let done = move |versions| shell.event(Event::BlocksWritten(io, versions));
+                let done = move |versions: mooring_sharedfs_core::Result<_>| {
+                    let failed = u64::from(versions.is_err());
+                    shell.counters.write_back_errors.fetch_add(failed, Ordering::Relaxed);
+                    shell.event(Event::BlocksWritten(io, versions));
+                };
                 self.data.write(blocks, Box::new(done));
             }
             Work::Invalidate(number, what) => self.caches.invalidate(self, number, what),
@@ -106,10 +136,57 @@ impl Shell {
             }
             Work::Unmounted => self.change(|phase| phase.unmounted = true),
             Work::Wake => self.wake_ticker(),
+            Work::Refused(waiting, operation, refusal) => {
+                self.refused(waiting, operation, refusal);
+            }
+        }
+    }
+
+    /// Somebody was refused what only an owner may do. If their capabilities allow it, it is asked for once
+    /// more.
+    fn refused(
+        self: &Arc<Self>,
+        waiting: Waiting,
+        operation: KernelOperation,
+        refusal: KernelReply,
+    ) {
+        let Some(needed) = capabilities::needed(&operation) else {
+            return self.answer(waiting, refusal);
+        };
+        let reach = capabilities::reach_of(waiting.pid, needed);
+        match (&reach, &operation) {
+            (Reach::Nothing, _) => self.answer(waiting, refusal),
+            (Reach::Everything, _) => {
+                self.with_core(|core| ((), core.request_as_root(waiting, operation)));
+            }
+            (
+                Reach::Mapped { .. },
+                KernelOperation::Setattr { ino, .. }
+                | KernelOperation::Setxattr { ino, .. }
+                | KernelOperation::Removexattr { ino, .. },
+            ) => {
+                let ino = *ino;
+                let refused = Refused { waiting, operation, refusal, reach };
+                self.with_core(|core| ((), core.request_within_reach(ino, refused)));
+            }
+            // Of names it is not known here whose inodes they are.
+            (Reach::Mapped { .. }, _) => self.answer(waiting, refusal),
+        }
+    }
+
+    /// Has requests that have waited too long answered with errors, until the mount is over; where it is wanted.
+    pub(crate) fn give_up_late_ones(self: &Arc<Self>) {
+        let Some(most) = self.manners.soft else { return };
+        let pause = (most / 8).clamp(Duration::from_millis(20), Duration::from_secs(1));
+        while !self.wait_for(Some(pause), |phase| phase.kernel_gone) {
+            if let Some(before) = clock::now().0.checked_sub(most) {
+                self.with_core(|core| ((), core.give_up(Time(before))));
+            }
         }
     }
 
     fn answer(self: &Arc<Self>, waiting: Waiting, reply: KernelReply) {
+        self.counters.answered(&reply);
         let gives = Gives::of(&reply, waiting.form);
         let Answered { content, left_out } = answer(reply, waiting.form, waiting.parent);
         let taken = match content {
@@ -245,21 +322,23 @@ impl Gives {
 pub(crate) struct Served(pub(crate) Arc<Shell>);
 
 impl Served {
-    fn ask(&self, request: KernelRequest, answer: mooring_fuse::Answer, form: Form) {
-        self.0.with_core(|core| ((), core.request(request, answer, form)));
+    fn ask(&self, request: KernelRequest, answer: mooring_fuse::Answer, form: Form, pid: u32) {
+        self.0.counters.asked(&request.operation);
+        self.0.with_core(|core| ((), core.request(request, answer, form, pid)));
     }
 }
 
 impl FileSystem for Served {
     fn request(&self, request: &Request<'_>, answer: mooring_fuse::Answer) {
-        match translate(request) {
-            Ok((request, form)) => self.ask(request, answer, form),
+        match translate(request, self.0.manners.squash) {
+            Ok((asked, form)) => self.ask(asked, answer, form, request.header.pid),
             Err(errno) => answer.error(errno),
         }
     }
 
     fn write(&self, write: Write, answer: mooring_fuse::Answer) {
-        self.ask(translate_write(write), answer, Form::Plain);
+        let pid = write.header.pid;
+        self.ask(translate_write(write), answer, Form::Plain, pid);
     }
 
     fn forget(&self, node: u64, lookups: u64) {

@@ -1,6 +1,8 @@
 //! What people see, to the letter.
 
-use mooring_api::{Event, Node, NodeDetail, Pool, Status, Task, Volume, VolumeDetail};
+use mooring_api::{
+    Event, Node, NodeDetail, Pool, SharedClient, Status, Task, Volume, VolumeDetail,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -218,6 +220,41 @@ fn status_names_what_is_dangerous() {
     json["cluster"] = Value::Null;
     let text = status(&of(json), Look::Plain);
     assert!(text.contains("mountctl cluster create"), "{text}");
+}
+
+#[test]
+fn leases_are_a_line_a_client_and_what_mounts_have_done_below() {
+    let client = |number: u64, node: &str, mount: Value| {
+        json!({"client": number, "node": node, "reclaiming": false, "open_files": 2,
+            "read_leases": 30, "write_leases": 1, "recalled": 0, "locks": 1, "lock_waits": 0,
+            "requests": 4, "mount": mount})
+    };
+    let mount = json!({"dir": "/srv/home", "options": [], "dirty_bytes": 8192,
+        "operations": {"lookup": 5, "read": 2}, "at_once": 6, "read_bytes": 4096,
+        "written_bytes": 1 << 20, "recalls": 1, "write_back_errors": 0});
+    let clients: Vec<SharedClient> =
+        of(json!([client(7, "alpha", mount), client(12, "beta", Value::Null)]));
+    let lines = "\
+CLIENT  NODE   FILES  READS  WRITES  RECALLED  LOCKS  WAITS  REQUESTS  DIRTY
+7       alpha  2      30     1       0         1      0      4         8 KiB
+12      beta   2      30     1       0         1      0      4         -";
+    assert_eq!(shared_clients(&clients, false, Look::Plain), lines);
+    let all = shared_clients(&clients, true, Look::Plain);
+    assert_eq!(
+        all,
+        format!(
+            "{lines}
+
+client 7 on alpha
+  /srv/home (rw)
+  read 4 KiB, written 1 MiB, not stored yet 8 KiB
+  7 requests, 6 answered at once; 1 recalls; 0 writes failed
+  lookup 5, read 2
+
+client 12 on beta
+  its node does not answer"
+        )
+    );
 }
 
 #[test]

@@ -12,9 +12,14 @@ use crate::render;
 ///
 /// # Errors
 /// [`Failure`]: why it wasn't done.
-pub async fn leases(client: &Client, output: &Output, volume: &VolumeName) -> Result<(), Failure> {
+pub async fn leases(
+    client: &Client,
+    output: &Output,
+    volume: &VolumeName,
+    statistics: bool,
+) -> Result<(), Failure> {
     let clients = client.shared_clients(volume).await?;
-    output.answer(&clients, |clients, look| render::shared_clients(clients, look))
+    output.answer(&clients, |clients, look| render::shared_clients(clients, statistics, look))
 }
 
 /// Ends a client's mount.

@@ -11,6 +11,8 @@
 //! | `mooring_slice_lag_records` | `volume`, `slice`, `replica` | at a primary: records the other lacks |
 //! | `mooring_device_reads_total`, `_writes_total`, `_flushes_total`, `_discards_total`, `_errors_total`, `_read_bytes_total`, `_written_bytes_total`, `_in_flight` | `volume` | devices of this node |
 //! | `mooring_coordinator_clients`, `_letters_total`, `_batches_total`, `_records_total`, `_checkpoints_total` | `volume` | coordinators of this node: mounts, what they wrote, what was journaled |
+//! | `mooring_mount_operations_total` | `volume`, `dir`, `kind` | requests to mounts of shared volumes on this node |
+//! | `mooring_mount_at_once_total`, `_read_bytes_total`, `_written_bytes_total`, `_recalls_total`, `_write_back_errors_total`, `_dirty_bytes` | `volume`, `dir` | the same mounts: answered without asking anybody; bytes; leases others wanted; what could not be stored; what is not stored yet |
 //! | `mooring_events_total` | `kind` | events since the daemon's start |
 
 use std::collections::BTreeMap;
@@ -81,6 +83,7 @@ pub async fn metrics(State(daemon): State<Arc<Daemon>>) -> impl IntoResponse {
         used(&mut scrape, &running).await;
         devices(&mut scrape, &running);
         coordinators(&mut scrape, &running).await;
+        shared_mounts(&mut scrape, &running);
         for (kind, count) in running.node.events().counts() {
             let labels = vec![("kind", kind.to_owned())];
             scrape.count("events", "Events since the daemon's start", &labels, count);
@@ -157,6 +160,27 @@ fn devices(scrape: &mut Scrape, running: &Running) {
         scrape.count("device_discards", "Discards", &labels, stats.discards);
         scrape.count("device_errors", "Requests that failed", &labels, stats.errors);
         scrape.set("device_in_flight", "Requests that wait", &labels, stats.in_flight);
+    }
+}
+
+fn shared_mounts(scrape: &mut Scrape, running: &Running) {
+    for said in running.mounts.shared().said(None) {
+        let dir = said.asked.dir.display().to_string();
+        let labels = vec![("volume", said.asked.name), ("dir", dir)];
+        let done = said.done;
+        for (kind, count) in done.operations {
+            let mut labels = labels.clone();
+            labels.push(("kind", kind));
+            scrape.count("mount_operations", "Requests of the kernel", &labels, count);
+        }
+        scrape.count("mount_at_once", "Answered without asking anybody", &labels, done.at_once);
+        scrape.count("mount_read_bytes", "Bytes read", &labels, done.read_bytes);
+        scrape.count("mount_written_bytes", "Bytes written", &labels, done.written_bytes);
+        scrape.count("mount_recalls", "Leases that others wanted", &labels, done.recalls);
+        let errors = done.write_back_errors;
+        scrape.count("mount_write_back_errors", "Writes of blocks that failed", &labels, errors);
+        let dirty = said.unwritten.unwrap_or(done.dirty_bytes);
+        scrape.set("mount_dirty_bytes", "Written and not stored yet", &labels, dirty);
     }
 }
 

@@ -1,18 +1,23 @@
 //! Shared volumes: who has them mounted, ending one of those, checking.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use mooring_api::{Check, SharedClient};
+use blockstore::{About, Severity};
+use mooring_api::{Check, SharedClient, SharedMount};
 use mooring_config::Volume;
 use mooring_sharedfs_core::coordinator::ClientStatus;
 use mooring_terms::NodeId;
 
+use super::caller::Caller;
 use super::{Answer, Failure, done, list_of, lookup, views};
 use crate::daemon::{Daemon, Running};
 use crate::error::DaemonError;
+use crate::mount_files::Said;
+use crate::shared::mounts_of;
 
 pub async fn clients(
     State(daemon): State<Arc<Daemon>>,
@@ -22,7 +27,12 @@ pub async fn clients(
     let row = shared(&running, &name).await?;
     let clients = running.coordinators.clients(row.id, &name).await?;
     let state = running.node.state();
-    Ok(list_of(clients.into_iter().map(|client| SharedClient {
+    let nodes = clients.iter().map(|client| NodeId(client.row.node)).collect();
+    let said = mounts_of(&running.node, row.id, nodes).await;
+    let by_session = said.into_iter().filter_map(|said| Some((said.session?, said)));
+    let mut said: BTreeMap<_, _> = by_session.collect();
+    Ok(list_of(clients.into_iter().map(move |client| SharedClient {
+        mount: said.remove(&client.session.0).map(mount_of),
         client: client.session.0,
         node: views::name(&state.node_name(NodeId(client.row.node))),
         reclaiming: client.reclaiming,
@@ -36,13 +46,33 @@ pub async fn clients(
     })))
 }
 
+/// What a mount says of itself.
+fn mount_of(said: Said) -> SharedMount {
+    let Said { asked, unwritten, done, .. } = said;
+    SharedMount {
+        dir: asked.dir.display().to_string(),
+        options: asked.options,
+        dirty_bytes: unwritten.unwrap_or(done.dirty_bytes),
+        operations: done.operations,
+        at_once: done.at_once,
+        read_bytes: done.read_bytes,
+        written_bytes: done.written_bytes,
+        recalls: done.recalls,
+        write_back_errors: done.write_back_errors,
+    }
+}
+
 pub async fn evict(
     State(daemon): State<Arc<Daemon>>,
+    caller: Caller,
     Path((name, client)): Path<(String, u64)>,
 ) -> Result<StatusCode, Failure> {
     let running = daemon.running()?;
     let row = shared(&running, &name).await?;
     if running.coordinators.evict(row.id, &name, client).await? {
+        let message = format!("volume {name}: client {client} was evicted by {}", caller.name());
+        let about = About { volume: Some(row.id), ..About::default() };
+        running.node.events().push(Severity::Warning, "mount-evicted", message, about);
         Ok(done())
     } else {
         let name = client.to_string();

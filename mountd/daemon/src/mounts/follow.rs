@@ -21,6 +21,7 @@ pub async fn follow_unmounts(mounts: Arc<Mounts>) {
     loop {
         // Once for all: a host with many containers mounts often.
         let table = mount_table::read().unwrap_or_default();
+        mounts.shared.sweep(&table);
         let all = if table.is_empty() { Vec::new() } else { mounts.attachments.all() };
         for attached in all.into_iter().filter(|attached| attached.for_mount) {
             match of_in(&table, &attached) {

@@ -2,7 +2,7 @@
 //! answers.
 //!
 //! Version history
-//! - 1: clients, evict, check.
+//! - 1: clients, evict, check; mounts, which is for the node where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Coordinators;
+use super::{Coordinators, SharedMounts};
 use crate::error::DaemonError;
+use crate::mount_files::Said;
 
 /// The most that a check may take.
 const CHECK_MOST: Duration = Duration::from_secs(600);
@@ -29,6 +30,8 @@ const COLLECT: Duration = Duration::from_secs(60);
 /// How long a coordinator that is just being begun, or has just moved, is asked again.
 const ASK_FOR: Duration = Duration::from_secs(8);
 const ASK_AGAIN: Duration = Duration::from_millis(150);
+/// How long a node may take to say what its mounts do: people wait for it.
+const MOUNTS_WAIT: Duration = Duration::from_secs(1);
 
 /// A question about one volume.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -39,6 +42,8 @@ enum Question {
     Check(u64),
     /// Whether that check is done.
     Checked(u64),
+    /// What the mounts of the volume on the asked node have done.
+    Mounts,
 }
 
 /// Its answer.
@@ -52,6 +57,7 @@ enum Answer {
     Checked(Vec<Damage>),
     /// The tree can't be read.
     Unreadable,
+    Mounts(Vec<Said>),
 }
 
 /// Checks that run here, or whose outcome was not asked for yet: for [`COLLECT`] it is kept.
@@ -68,9 +74,12 @@ fn forget_old(outcomes: &mut Outcomes, now: Instant) {
 
 impl Coordinators {
     /// Answers what other daemons ask, and this one itself.
-    pub fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+    pub fn answer(&self, question: &[u8], mounts: &SharedMounts) -> Option<Vec<u8>> {
         let (volume, question): (VolumeId, Question) = postcard::from_bytes(question).ok()?;
-        let answer = self.answer_now(volume, question).unwrap_or(Answer::Elsewhere);
+        let answer = match question {
+            Question::Mounts => Answer::Mounts(mounts.said(Some(volume))),
+            question => self.answer_now(volume, question).unwrap_or(Answer::Elsewhere),
+        };
         postcard::to_stdvec(&answer).ok()
     }
 
@@ -105,6 +114,7 @@ impl Coordinators {
                     }
                 }
             }
+            Question::Mounts => return None,
         })
     }
 
@@ -199,11 +209,36 @@ impl Coordinators {
     ) -> Result<Answer, DaemonError> {
         let unknown = || DaemonError::NotFound { what: "volume", name: name.to_owned() };
         let at = coordinator_of(self.node(), volume).ok_or_else(unknown)?;
-        let question = postcard::to_stdvec(&(volume, question)).expect("plain data encodes");
-        let answer = self.node().ask_above(at, question).await?;
-        let answer = answer.ok_or(DaemonError::UnexpectedAnswer)?;
-        postcard::from_bytes(&answer).map_err(|_| DaemonError::UnexpectedAnswer)
+        ask_node(self.node(), at, volume, question).await
     }
+}
+
+/// What the mounts of a volume on these nodes have done; nodes that don't answer soon are left out.
+pub async fn mounts_of(node: &Arc<Node>, volume: VolumeId, nodes: BTreeSet<NodeId>) -> Vec<Said> {
+    let mut asked = tokio::task::JoinSet::new();
+    for at in nodes {
+        let node = Arc::clone(node);
+        asked.spawn(async move {
+            let answer = ask_node(&node, at, volume, Question::Mounts);
+            match tokio::time::timeout(MOUNTS_WAIT, answer).await {
+                Ok(Ok(Answer::Mounts(said))) => said,
+                _ => Vec::new(),
+            }
+        });
+    }
+    asked.join_all().await.into_iter().flatten().collect()
+}
+
+async fn ask_node(
+    node: &Node,
+    at: NodeId,
+    volume: VolumeId,
+    question: Question,
+) -> Result<Answer, DaemonError> {
+    let question = postcard::to_stdvec(&(volume, question)).expect("plain data encodes");
+    let answer = node.ask_above(at, question).await?;
+    let answer = answer.ok_or(DaemonError::UnexpectedAnswer)?;
+    postcard::from_bytes(&answer).map_err(|_| DaemonError::UnexpectedAnswer)
 }
 
 /// The node where a volume's coordinator belongs.

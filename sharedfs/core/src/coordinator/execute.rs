@@ -114,7 +114,7 @@ impl Coordinator {
         match (&request.operation, reply) {
             (Operation::Open { ino, .. }, _) => self.opens.open(session, *ino),
             (Operation::Opendir { dir }, _) => self.opens.open(session, *dir),
-            (Operation::Create { .. }, Reply::Opened(opened)) => {
+            (Operation::Create { .. } | Operation::Tmpfile { .. }, Reply::Opened(opened)) => {
                 self.opens.open(session, opened.attributes.ino);
             }
             (
@@ -288,6 +288,7 @@ fn run(
         Operation::Create { dir, name, modes, exclusive, access } => {
             Reply::Opened(t.create(caller, *dir, name, *modes, *exclusive, *access)?)
         }
+        Operation::Tmpfile { dir, modes, .. } => Reply::Opened(t.tmpfile(caller, *dir, *modes)?),
         Operation::Make { dir, name, make } => Reply::Attributes(t.make(caller, *dir, name, make)?),
         Operation::Link { ino, dir, name } => Reply::Attributes(t.link(caller, *ino, *dir, name)?),
         Operation::Unlink { dir, name } => {

@@ -14,7 +14,7 @@ impl Operation {
         let mut needs = match self {
             Self::Lookup { dir, name } => with(vec![(*dir, Read)], named(*dir, name)?, Read),
             Self::Parent { dir } | Self::Opendir { dir } => vec![(*dir, Read)],
-            Self::Readdir { dir, .. } => vec![(*dir, Read)],
+            Self::Readdir { dir, .. } | Self::Tmpfile { dir, .. } => vec![(*dir, Read)],
             Self::Getattr { ino }
             | Self::Access { ino, .. }
             | Self::Open { ino, .. }

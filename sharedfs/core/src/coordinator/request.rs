@@ -250,6 +250,12 @@ pub enum Operation {
         dir: Ino,
         whole: bool,
     },
+    /// Makes a file without a name, open from the start: `O_TMPFILE`. [`Operation::Link`] gives it one.
+    Tmpfile {
+        dir: Ino,
+        modes: (Mode, Mode),
+        access: Access,
+    },
 }
 
 /// One operation of a batch. It is done as it was at the client: in the name of `caller`, at its date,

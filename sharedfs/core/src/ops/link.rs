@@ -1,10 +1,12 @@
 //! Hard links.
 
 use super::LINKS_MAX;
+use super::make::NAMELESS;
+use crate::format::Key;
 use crate::{Attributes, Caller, FsError, Ino, Name, Result, Transaction};
 
 impl Transaction<'_> {
-    /// Gives an inode another name.
+    /// Gives an inode another name, or its first one.
     ///
     /// # Errors
     /// [`FsError::Exists`], [`FsError::Access`], [`FsError::NotPermitted`] (a directory),
@@ -21,7 +23,13 @@ impl Transaction<'_> {
             return Err(FsError::NotPermitted);
         }
         if row.attributes.links == 0 {
-            return Err(FsError::NotFound);
+            // One that has lost its names gets none again: it may be going.
+            let orphan = Key::Orphan(ino);
+            let is_nameless = self.get(&orphan)?.is_some_and(|row| row == NAMELESS.encode());
+            if !is_nameless {
+                return Err(FsError::NotFound);
+            }
+            self.delete(&orphan);
         }
         if row.attributes.links >= LINKS_MAX {
             return Err(FsError::TooManyLinks);

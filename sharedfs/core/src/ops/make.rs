@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LINKS_MAX;
 use super::access::{ACCESS_ACL, DEFAULT_ACL};
-use crate::format::{InodeFlags, InodeRow, Key, TARGET_MAX};
+use crate::format::{CountRow, InodeFlags, InodeRow, Key, TARGET_MAX};
 use crate::{
     Access, Attributes, Caller, Cookie, Device, FileType, FsError, Ino, Mode, Name, Result,
     Transaction,
@@ -15,6 +15,9 @@ pub(super) const DIRECTORY_BYTES: u64 = 4096;
 
 /// No more inode numbers are given out at once.
 pub const NUMBERS_MAX: u64 = 4096;
+
+/// In an orphan's row: it has never had a name, so it may be given one.
+pub(super) const NAMELESS: CountRow = CountRow(1);
 
 /// What is to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +133,28 @@ impl Transaction<'_> {
                 Ok(Opened { attributes, created: true })
             }
         }
+    }
+
+    /// `open` with O_TMPFILE: makes a file that has no name, and is gone when nobody has it open any more,
+    /// unless [`Transaction::link`] has given it one.
+    ///
+    /// # Errors
+    /// Those of [`Transaction::make`].
+    pub fn tmpfile(
+        &mut self,
+        caller: &Caller,
+        dir: Ino,
+        (mode, umask): (Mode, Mode),
+    ) -> Result<Opened> {
+        let dir = self.searchable(caller, dir)?;
+        self.check_add(caller, &dir)?;
+        let make = Make { new: New::Regular, mode, umask };
+        let mut row = self.new_inode(caller, &dir, &make)?;
+        self.inherit_acl(&dir, &mut row, &make)?;
+        row.attributes.links = 0;
+        self.put(&Key::Orphan(row.attributes.ino), NAMELESS.encode());
+        self.put_inode(&mut row);
+        Ok(Opened { attributes: row.attributes, created: true })
     }
 
     /// A symlink's target.

@@ -55,6 +55,13 @@ impl Rig {
     /// The same, for a test that may take so long.
     #[must_use]
     pub fn start_for(mounts: usize, limit: Duration) -> Option<Self> {
+        Self::start_as(&vec![""; mounts], limit)
+    }
+
+    /// Mounts with these options each.
+    #[must_use]
+    pub fn start_as(options: &[&str], limit: Duration) -> Option<Self> {
+        let mounts = options.len();
         if let Some(socket) = std::env::var_os(SERVES) {
             server::serve(Path::new(&socket));
         }
@@ -66,6 +73,9 @@ impl Rig {
         for i in 0..mounts {
             std::fs::create_dir(directory.path().join(format!("m{i}"))).expect("a mount point");
         }
+        // Tests have other users go in.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), open).expect("it is ours");
         let socket = directory.path().join("commands");
         let listener = UnixListener::bind(&socket).expect("a socket");
         let server = Arc::new(Mutex::new(spawn(&socket)));
@@ -74,8 +84,8 @@ impl Rig {
         let (stream, _) = listener.accept().expect("the server connects");
         let commands = Mutex::new(BufReader::new(stream));
         let rig = Self { directory, server, commands, mounts, over };
-        for i in 0..mounts {
-            rig.tell(&format!("mount {}", rig.root(i).display()));
+        for (i, options) in options.iter().enumerate() {
+            rig.tell(&format!("mount {} {options}", rig.root(i).display()));
         }
         Some(rig)
     }

@@ -79,11 +79,21 @@ impl Server {
     fn command(&mut self, line: &str) -> Result<String, String> {
         let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
         match command {
-            "mount" => self.mount(Path::new(argument)).map(|()| String::new()),
+            "mount" => self.mount(argument).map(|()| String::new()),
             "umount" => self.unmount(argument).map(|()| String::new()),
             "status" => Ok(format!("{:?}", self.of(argument)?.status())),
             "cut" => {
                 self.links.cut_node(number(argument)?);
+                Ok(String::new())
+            }
+            "away" => {
+                self.links.set_coordinator(None);
+                self.links.cut_all();
+                Ok(String::new())
+            }
+            "statistics" => Ok(format!("{:?}", self.of(argument)?.statistics())),
+            "back" => {
+                self.begin_coordinator();
                 Ok(String::new())
             }
             "failover" => {
@@ -100,16 +110,20 @@ impl Server {
         self.links.mount(number(argument)?).ok_or_else(|| format!("no mount {argument}"))
     }
 
-    /// Mounts; the first is node 0.
-    fn mount(&mut self, point: &Path) -> Result<(), String> {
+    /// Mounts at a directory, after which options may be given: `soft`, `squash`, `ro`. The first is node 0.
+    fn mount(&mut self, argument: &str) -> Result<(), String> {
+        let (point, given) = argument.split_once(' ').unwrap_or((argument, ""));
+        let is = |option: &str| given.split(',').any(|one| one == option);
         let node = self.mounts;
         self.mounts += 1;
         let options = Options { node, slice_blocks: SLICE_BLOCKS, ..Options::default() };
         let settings = Settings {
-            point: point.to_owned(),
+            point: point.into(),
             source: "rig".to_owned(),
-            flags: MsFlags::empty(),
+            flags: if is("ro") { MsFlags::MS_RDONLY } else { MsFlags::empty() },
             threads: 2,
+            soft: is("soft").then_some(Duration::from_millis(500)),
+            squash: is("squash"),
             options,
         };
         let blocks = Arc::new(MemoryBlocks::new(self.slices.clone()));
