@@ -27,7 +27,7 @@ demo-down: ## Stop the demo and remove all that it left
 	@deploy/demo/down
 
 ##@ Work on it
-.PHONY: setup test lint bench soak fuzz
+.PHONY: setup test test-guest lint bench soak fuzz
 setup: ## Install what tests and lint need: Debian packages, and tools under target/tools
 	@deploy/setup test lint
 
@@ -42,6 +42,10 @@ lint: ## Formatting, clippy, licenses and sources of dependencies, shell scripts
 bench: ## Measure, about 30 minutes: a table on the screen, JSON in target/bench (PARTS="fio idle")
 	@deploy/setup bench
 	@benches/run $(PARTS)
+
+test-guest: ## Try what only other kernels have (NBD), in an emulated machine, about 5 minutes
+	@deploy/setup guest
+	@tests/guest/run
 
 soak: ## Run the simulator on new seeds for MINUTES=10
 	@MINUTES=$(MINUTES) tests/soak

@@ -96,6 +96,7 @@ pub struct Volume {
     next_io: AtomicU64,
     next_stream: AtomicU64,
     size_bytes: AtomicU64,
+    io_timeout: Mutex<Option<Duration>>,
     broken: AtomicBool,
     state: watch::Sender<Attachment>,
     timers: Arc<Timers<VolumeId>>,
@@ -134,6 +135,8 @@ pub struct VolumeParts {
     pub size_bytes: u64,
     /// The size of its slices.
     pub slice_blocks: u64,
+    /// For how long its I/O may wait.
+    pub io_timeout: Option<Duration>,
     /// The number of its first stream: above those of every daemon that had this client before.
     pub first_stream: u64,
     /// The client core.
@@ -168,6 +171,7 @@ impl Volume {
             next_io: AtomicU64::new(1),
             next_stream: AtomicU64::new(parts.first_stream),
             size_bytes: AtomicU64::new(parts.size_bytes),
+            io_timeout: Mutex::new(parts.io_timeout),
             broken: AtomicBool::new(false),
             state: watch::Sender::new(Attachment::Opening),
             timers,
@@ -292,6 +296,7 @@ impl Volume {
 
     /// How long I/O is held, what waits already included; `None` is for ever.
     pub fn set_io_timeout(&self, timeout: Option<Duration>) {
+        *self.io_timeout.lock() = timeout;
         self.deliver(ClientEvent::IoTimeout { timeout });
     }
 
@@ -574,6 +579,10 @@ impl Volume {
 impl BlockIo for Volume {
     fn size_bytes(&self) -> u64 {
         self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn io_timeout(&self) -> Option<Duration> {
+        *self.io_timeout.lock()
     }
 
     fn read(&self, offset: u64, length: u32, done: ReadDone) {

@@ -15,7 +15,7 @@ use mooring_tests::hosts::{
 };
 
 fn attach(volume: &Volume, host: usize) -> Result<String> {
-    let told = format!("attach {} --backend nbd", volume.name());
+    let told = format!("attach {} --backend nbd-socket", volume.name());
     Ok(volume.cluster().ctl(host, &told)?.stdout.trim().to_owned())
 }
 
@@ -60,7 +60,7 @@ fn volume_written_over_nbd_on_one_host_is_read_on_another() {
         assert_eq!(uri, "nbd+unix:///vm?socket=/run/mooring/nbd/vm.sock");
         let inspected = volume.inspect(2)?;
         assert_eq!(inspected["attachment"]["node"], "host1");
-        assert_eq!(volume.inspect(1)?["attachment"]["backend"], "nbd");
+        assert_eq!(volume.inspect(1)?["attachment"]["backend"], "nbd-socket");
         cluster[1].run(format!(
             "head -c 64M /dev/urandom >/run/image && nbdcopy --flush /run/image '{uri}'
              qemu-img compare -f raw -F raw /run/image '{uri}'"
@@ -84,7 +84,7 @@ fn volume_written_over_nbd_on_one_host_is_read_on_another() {
         let refusal = volume.mount(1).expect_err("there is no block device").to_string();
         assert!(refusal.contains("nothing to mount"), "{refusal}");
         let refusal = cluster.ctl(1, "attach vm --backend loop").expect_err("it is attached");
-        assert!(refusal.to_string().contains("backend nbd"), "{refusal}");
+        assert!(refusal.to_string().contains("backend nbd-socket"), "{refusal}");
         // Grown while attached: whoever connects is told.
         cluster.ctl(2, "volume resize vm 96M")?;
         wait_until(seconds(10), "the larger size is told", || {
@@ -193,7 +193,7 @@ fn clients_go_on_when_the_daemon_that_served_them_is_killed_and_started_again() 
             wait_until(seconds(20), "it goes on", || Ok(writing.printed().len() > before + 200))?;
         }
         is_content(&writing.finish(seconds(60))?, 600)?;
-        assert_eq!(volume.inspect(1)?["attachment"]["backend"], "nbd");
+        assert_eq!(volume.inspect(1)?["attachment"]["backend"], "nbd-socket");
         volume.detach(1)
     });
 }
@@ -205,7 +205,7 @@ fn client_of_a_volume_that_was_taken_over_gets_errors() {
         attach(&volume, 1)?;
         let writing = writer(cluster, 1, "vm", 4000)?;
         wait_until(seconds(10), "it writes", || Ok(writing.printed().contains("wrote")))?;
-        cluster.ctl(2, "attach vm --backend nbd --force")?;
+        cluster.ctl(2, "attach vm --backend nbd-socket --force")?;
         wait_until(seconds(10), "the first one's client has an error", || {
             Ok(writing.printed().contains("Input/output error"))
         })?;
@@ -311,7 +311,7 @@ fn volume_is_used_over_tls_from_another_host_and_by_nobody_without_a_certificate
         );
 
         // Fenced there, the volume is used here, with what was written over the network.
-        cluster.ctl(2, "attach vm --backend nbd --force")?;
+        cluster.ctl(2, "attach vm --backend nbd-socket --force")?;
         let refused = user.attempt(format!("nbdcopy '{ours}' -  >/dev/null"))?;
         assert!(!refused.succeeded(), "host 1 was fenced");
         cluster[2].run(

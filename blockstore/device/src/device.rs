@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::holder::HolderClient;
 use crate::{BlockIo, DeviceError};
@@ -34,6 +35,16 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// [`DeviceError::System`] if the kernel refuses, [`DeviceError::Gone`] after a detach.
     fn grow(&self) -> Result<u64, DeviceError>;
+
+    /// Another [`BlockIo::io_timeout`], for where the kernel itself counts how long nobody has served;
+    /// telling it again what it was told costs nothing.
+    ///
+    /// # Errors
+    /// As [`Device::grow`].
+    fn set_io_timeout(&self, timeout: Option<Duration>) -> Result<(), DeviceError> {
+        let _ = timeout;
+        Ok(())
+    }
 
     /// Takes the device away. Once detached, detaching again does nothing.
     ///
@@ -67,10 +78,8 @@ pub trait Device: Send + Sync {
     fn stats(&self) -> DeviceStats;
 }
 
-/// Makes devices of one kind, and takes them back after a restart of the daemon.
-///
-/// The kernel's NBD client will be one of these on top of the one for [`DeviceKind::Nbd`], ublk one
-/// of its own: each keeps its descriptors with the holder, under names that no other kind has.
+/// Makes devices of one kind, and takes them back after a restart of the daemon. Each keeps what it
+/// needs for that with the holder, under names that no other kind has.
 pub trait DeviceHost: Send + Sync {
     /// What it makes.
     fn kind(&self) -> DeviceKind;
@@ -136,12 +145,14 @@ pub struct Swept {
 /// Interfaces that a device can be made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceKind {
+    /// A ublk device.
+    Ublk,
+    /// A device of the kernel's NBD client.
+    Nbd,
     /// A loop device over a file of our own FUSE file system.
     Loop,
     /// A socket of our NBD server, without a block device.
-    Nbd,
-    /// A ublk device.
-    Ublk,
+    NbdSocket,
 }
 
 pub(crate) fn check_name(name: &str) -> Result<(), DeviceError> {
@@ -155,9 +166,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), DeviceError> {
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Loop => "loop",
-            Self::Nbd => "nbd",
             Self::Ublk => "ublk",
+            Self::Nbd => "nbd",
+            Self::Loop => "loop",
+            Self::NbdSocket => "nbd-socket",
         })
     }
 }

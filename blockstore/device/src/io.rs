@@ -1,5 +1,7 @@
 //! What a device serves its I/O from, and how an error of it reaches the kernel.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mooring_terms::ErrorKind;
 
@@ -47,6 +49,10 @@ pub struct Extent {
 pub trait BlockIo: Send + Sync {
     /// The present size in bytes; it may grow, never shrink.
     fn size_bytes(&self) -> u64;
+    /// For how long a request may wait while nobody serves; without a bound, for ever.
+    fn io_timeout(&self) -> Option<Duration> {
+        None
+    }
     /// Reads `length` bytes (at most 1 MiB) at `offset`.
     fn read(&self, offset: u64, length: u32, done: ReadDone);
     /// Writes `data` (at most 1 MiB) at `offset`; with `fua` the answer means durable.

@@ -67,6 +67,7 @@ mod io;
 mod loopdev;
 pub mod nbd;
 mod user;
+mod users;
 
 pub use device::{Device, DeviceHost, DeviceKind, DeviceStats, Swept};
 pub use error::DeviceError;

@@ -44,15 +44,16 @@ impl Node {
         let row = state.volume(open.volume).ok_or(NodeError::UnknownVolume(open.volume))?;
         let client = ClientId(open.client.unwrap_or_else(crate::random::u64));
         let blocks = row.spec.size / BLOCK_SIZE as u64;
+        // A coordinator's I/O waits through failovers, whatever its clients' may do.
+        let io_timeout = match role {
+            ClientRole::Device => row.spec.io_timeout_ms.map(Duration::from_millis),
+            _ => None,
+        };
         let options = ClientOptions {
             role,
             // Clocks differ in their pace by much less than a quarter.
             lapse: self.options.replication.lease * 5 / 4,
-            // A coordinator's I/O waits through failovers, whatever its clients' may do.
-            io_timeout: match role {
-                ClientRole::Device => row.spec.io_timeout_ms.map(Duration::from_millis),
-                _ => None,
-            },
+            io_timeout,
             ..ClientOptions::new(client, open.volume, open.epoch, blocks, row.spec.slice_blocks)
         };
         let parts = VolumeParts {
@@ -62,6 +63,7 @@ impl Node {
             read_only: open.read_only,
             size_bytes: row.spec.size,
             slice_blocks: row.spec.slice_blocks,
+            io_timeout,
             // A later daemon's streams supersede an earlier one's, whatever node they go to.
             first_stream: self.boot.0 << 32,
             core: VolumeClient::new(options),

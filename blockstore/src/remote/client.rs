@@ -199,6 +199,7 @@ impl Client {
             read_only: false,
             size_bytes: told.size,
             slice_blocks: told.slice_blocks,
+            io_timeout: None,
             first_stream: 1,
             core: VolumeClient::new(options),
         };

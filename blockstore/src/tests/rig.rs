@@ -334,6 +334,7 @@ impl RigNode {
             read_only: false,
             size_bytes: VOLUME_BLOCKS * BLOCK_SIZE as u64,
             slice_blocks,
+            io_timeout: None,
             first_stream: 1 << 32,
             core: VolumeClient::new(options),
         };

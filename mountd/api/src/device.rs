@@ -15,11 +15,13 @@ use crate::volume::FileSystem;
 pub enum Backend {
     /// The kernel's user-space block driver.
     Ublk,
-    /// A socket of the daemon's NBD server, for programs that speak NBD: there is no block device, and
-    /// nothing to mount.
+    /// The kernel's NBD client, on the daemon's own server.
     Nbd,
     /// A loop device over a FUSE file; works everywhere.
     Loop,
+    /// A socket of the daemon's NBD server, for programs that speak NBD: there is no block device, and
+    /// nothing to mount.
+    NbdSocket,
 }
 
 impl std::fmt::Display for Backend {
@@ -28,6 +30,7 @@ impl std::fmt::Display for Backend {
             Self::Ublk => "ublk",
             Self::Nbd => "nbd",
             Self::Loop => "loop",
+            Self::NbdSocket => "nbd-socket",
         })
     }
 }

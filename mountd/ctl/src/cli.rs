@@ -178,7 +178,7 @@ const VOTERS: &[&str] = &["1", "3", "auto"];
 /// The words of [`mooring_api::FileSystem`].
 const FILE_SYSTEMS: &[&str] = &["ext4", "xfs", "raw"];
 /// The words of [`mooring_api::Backend`].
-const BACKENDS: &[&str] = &["ublk", "nbd", "loop"];
+const BACKENDS: &[&str] = &["ublk", "nbd", "loop", "nbd-socket"];
 
 /// Where a joining node gets its token from.
 #[derive(Debug, clap::Args)]

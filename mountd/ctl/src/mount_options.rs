@@ -30,7 +30,7 @@ pub struct MountOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
     /// `backend=` something else.
-    #[error("mount option backend={value} is unknown: use ublk, nbd or loop")]
+    #[error("mount option backend={value} is unknown: use ublk, nbd, loop or nbd-socket")]
     UnknownBackend {
         /// What was given.
         value: String,
@@ -84,6 +84,7 @@ fn backend(value: &str) -> Result<Backend, OptionsError> {
         "ublk" => Ok(Backend::Ublk),
         "nbd" => Ok(Backend::Nbd),
         "loop" => Ok(Backend::Loop),
+        "nbd-socket" => Ok(Backend::NbdSocket),
         _ => Err(OptionsError::UnknownBackend { value: value.to_owned() }),
     }
 }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        assert!(parse("backend=tape").unwrap_err().to_string().contains("ublk, nbd or loop"));
+        assert!(parse("backend=tape").unwrap_err().to_string().contains("ublk, nbd, loop or nbd-socket"));
         assert!(parse("wait=5").unwrap_err().to_string().contains("unit"));
         assert!(matches!(parse("ro,remount"), Err(OptionsError::NotHere { .. })));
     }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use blockstore::{Node, NodeError, NodeOptions, NodeStore, ReplicationOptions, Severity, Timings};
 use mooring_api::{ApiError, ErrorKind};
 use mooring_device::holder::{HolderClient, HolderError};
+use mooring_device::nbd::kernel::KernelNbdHost;
 use mooring_device::nbd::{NbdHost, NbdTcp};
-use mooring_device::{DeviceHost, LoopHost};
+use mooring_device::{DeviceHost, DeviceKind, LoopHost};
 use mooring_transport::{HttpHandler, Token};
 use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -349,13 +350,19 @@ impl Daemon {
     /// The places where devices are made, with a holder process that keeps them.
     async fn device_hosts(&self) -> Result<(DeviceHosts, NbdHost, Arc<HolderClient>), StartError> {
         let socket = self.config.run.join("holder.sock");
+        let run = self.config.run.clone();
         let (files, sockets) = (self.config.run.join("devices"), self.config.run.join("nbd"));
         let holder = blocking(move || holder_watch::connect(&socket)).await??;
         blocking(move || {
             let loops = LoopHost::new(&files, Some(Arc::clone(&holder)))?;
             let nbd = NbdHost::new(&sockets, Some(Arc::clone(&holder)))?;
-            let all: Vec<Arc<dyn DeviceHost>> = vec![Arc::new(loops), Arc::new(nbd.clone())];
-            Ok((DeviceHosts::new(all, Arc::clone(&holder)), nbd, holder))
+            let mut all: Vec<Arc<dyn DeviceHost>> = vec![Arc::new(loops), Arc::new(nbd.clone())];
+            let mut missing = Vec::new();
+            match KernelNbdHost::new(&run, Some(Arc::clone(&holder))) {
+                Ok(kernel) => all.insert(0, Arc::new(kernel)),
+                Err(error) => missing.push((DeviceKind::Nbd, error.to_string())),
+            }
+            Ok((DeviceHosts::new(all, missing, Arc::clone(&holder)), nbd, holder))
         })
         .await?
         .map_err(|error| DaemonError::Device(error).into())

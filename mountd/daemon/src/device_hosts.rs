@@ -14,6 +14,8 @@ use crate::error::DaemonError;
 #[derive(Clone)]
 pub struct DeviceHosts {
     hosts: Vec<Arc<dyn DeviceHost>>,
+    /// The kinds that this node can't make, and why.
+    missing: Arc<[(DeviceKind, String)]>,
     holder: Arc<Mutex<Arc<HolderClient>>>,
 }
 
@@ -29,10 +31,15 @@ pub struct Held {
 }
 
 impl DeviceHosts {
-    /// Of these, the first is taken where none is asked for.
+    /// Of these, the first is taken where none is asked for; `missing` can't be made here, for the
+    /// reason that stands beside.
     #[must_use]
-    pub fn new(hosts: Vec<Arc<dyn DeviceHost>>, holder: Arc<HolderClient>) -> Self {
-        Self { hosts, holder: Arc::new(Mutex::new(holder)) }
+    pub fn new(
+        hosts: Vec<Arc<dyn DeviceHost>>,
+        missing: Vec<(DeviceKind, String)>,
+        holder: Arc<HolderClient>,
+    ) -> Self {
+        Self { hosts, missing: missing.into(), holder: Arc::new(Mutex::new(holder)) }
     }
 
     /// Keeps devices with another holder from now on, where the one before has ended. Those that there
@@ -56,6 +63,12 @@ impl DeviceHosts {
     /// The kinds, best first.
     pub fn kinds(&self) -> impl Iterator<Item = DeviceKind> {
         self.hosts.iter().map(|host| host.kind())
+    }
+
+    /// The kinds that can't be made here, and why.
+    #[must_use]
+    pub fn missing(&self) -> &[(DeviceKind, String)] {
+        &self.missing
     }
 
     /// What makes devices of `kind`, or the best ones; `None` if this node can't.

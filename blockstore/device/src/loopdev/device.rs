@@ -13,15 +13,10 @@ use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 
 use super::blob::Blob;
 use super::control::{self, LOOP_MAJOR};
-use super::users;
 use crate::fuse::{FILE_NAME, Session};
 use crate::holder::{HolderClient, HolderError, Mode};
-use crate::{Device, DeviceError, DeviceKind, DeviceStats};
+use crate::{Device, DeviceError, DeviceKind, DeviceStats, users};
 use mooring_fuse::Mounted;
-
-/// Programs that look at every new device (udev, blkid) hold it for moments; a detach waits this
-/// long for them.
-const PASSERS_BY: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to let go of the backing file once nobody has the device open.
 const CLEAR_WAIT: Duration = Duration::from_millis(200);
@@ -92,30 +87,10 @@ impl LoopDevice {
 
     /// Makes sure that nobody else uses the block device, and that it has written what it cached.
     fn claim_and_flush(&self) -> Result<(), DeviceError> {
-        let deadline = Instant::now() + PASSERS_BY;
-        loop {
-            let busy = match control::open(self.parts.number, OFlags::RDWR | OFlags::EXCL) {
-                Ok(claimed) => {
-                    // Our own claim must not be taken for somebody else's use.
-                    rustix::fs::fsync(&claimed)
-                        .map_err(|source| self.system("flushing", source))?;
-                    drop(claimed);
-                    users::openers(LOOP_MAJOR, self.parts.number)
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    let users = users::of(&self.path, LOOP_MAJOR, self.parts.number);
-                    return Err(DeviceError::Busy { path: self.path.clone(), users });
-                }
-                Err(source) => return Err(self.system("opening", source)),
-            };
-            if busy.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(DeviceError::Busy { path: self.path.clone(), users: busy });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let number = self.parts.number;
+        users::claim_and_flush(&self.path, (LOOP_MAJOR, number), || {
+            control::open(number, OFlags::RDWR | OFlags::EXCL)
+        })
     }
 
     /// See [`release`]. On a machine with many loop devices it is slow to look for ours.

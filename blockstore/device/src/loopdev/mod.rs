@@ -15,7 +15,6 @@ mod blob;
 mod control;
 mod device;
 mod host;
-mod users;
 
 pub use device::LoopDevice;
 pub use host::{Handover, LoopHost, LoopOptions};

@@ -111,7 +111,7 @@ impl Device for NbdDevice {
     }
 
     fn kind(&self) -> DeviceKind {
-        DeviceKind::Nbd
+        DeviceKind::NbdSocket
     }
 
     fn size_bytes(&self) -> u64 {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -108,6 +109,10 @@ impl Export {
 
     pub(super) fn size(&self) -> u64 {
         self.io.size_bytes()
+    }
+
+    pub(super) fn io_timeout(&self) -> Option<Duration> {
+        self.io.io_timeout()
     }
 
     pub(super) fn is_read_only(&self) -> bool {

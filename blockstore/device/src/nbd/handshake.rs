@@ -351,15 +351,7 @@ impl Handshake {
     }
 
     fn export_flags(&self, found: &ExportInfo) -> u16 {
-        // One volume stands behind all connections, and nothing is cached before it: a flush on any
-        // of them covers what was answered on all (see `BlockIo::flush`).
-        let mut flags = export::HAS_FLAGS | export::SEND_FLUSH | export::CAN_MULTI_CONN;
-        if found.read_only {
-            flags |= export::READ_ONLY;
-        } else {
-            flags |= export::SEND_FUA | export::SEND_TRIM;
-            flags |= export::SEND_WRITE_ZEROES | export::SEND_FAST_ZERO;
-        }
+        let flags = export::flags(found.read_only);
         if self.structured { flags | export::SEND_DF } else { flags }
     }
 }

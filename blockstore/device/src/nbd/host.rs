@@ -220,7 +220,7 @@ impl NbdHost {
 
 impl DeviceHost for NbdHost {
     fn kind(&self) -> DeviceKind {
-        DeviceKind::Nbd
+        DeviceKind::NbdSocket
     }
 
     fn change_holder(&self, holder: Arc<HolderClient>) {

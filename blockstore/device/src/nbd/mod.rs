@@ -26,6 +26,7 @@ mod export;
 mod gather;
 pub mod handshake;
 mod host;
+pub mod kernel;
 mod link;
 mod listener;
 mod option;

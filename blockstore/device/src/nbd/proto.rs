@@ -75,6 +75,16 @@ pub(super) mod export {
     pub(in crate::nbd) const SEND_DF: u16 = 1 << 7;
     pub(in crate::nbd) const CAN_MULTI_CONN: u16 = 1 << 8;
     pub(in crate::nbd) const SEND_FAST_ZERO: u16 = 1 << 11;
+
+    /// What every export of ours can do. One volume stands behind all connections, and nothing is cached
+    /// before it: a flush on any of them covers what was answered on all (see `BlockIo::flush`).
+    pub(in crate::nbd) const fn flags(read_only: bool) -> u16 {
+        let always = HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN;
+        if read_only {
+            return always | READ_ONLY;
+        }
+        always | SEND_FUA | SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO
+    }
 }
 
 pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;

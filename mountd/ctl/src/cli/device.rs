@@ -10,7 +10,7 @@ use super::{BACKENDS, word};
 /// How to attach a volume.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  dev=$(mountctl attach db) && fdisk -l $dev\n  \
-    uri=$(mountctl attach vm --backend nbd) && nbdcopy disk.img $uri")]
+    uri=$(mountctl attach vm --backend nbd-socket) && nbdcopy disk.img $uri")]
 pub struct AttachArgs {
     /// Which volume
     pub volume: VolumeName,

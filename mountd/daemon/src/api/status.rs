@@ -48,15 +48,20 @@ pub async fn status(State(daemon): State<Arc<Daemon>>) -> Answer<Status> {
 }
 
 fn backends(running: &Running) -> Vec<BackendStatus> {
-    let kinds = running.attachments.hosts().kinds().enumerate();
-    kinds
-        .map(|(i, kind)| BackendStatus {
-            backend: views::backend(kind),
-            usable: true,
-            chosen: i == 0,
-            why: String::new(),
-        })
-        .collect()
+    let hosts = running.attachments.hosts();
+    let usable = hosts.kinds().enumerate().map(|(i, kind)| BackendStatus {
+        backend: views::backend(kind),
+        usable: true,
+        chosen: i == 0,
+        why: String::new(),
+    });
+    let missing = hosts.missing().iter().map(|(kind, why)| BackendStatus {
+        backend: views::backend(*kind),
+        usable: false,
+        chosen: false,
+        why: why.clone(),
+    });
+    usable.chain(missing).collect()
 }
 
 fn transport(daemon: &Daemon) -> TransportStatus {

@@ -359,6 +359,7 @@ pub fn backend(kind: DeviceKind) -> api::Backend {
     match kind {
         DeviceKind::Loop => api::Backend::Loop,
         DeviceKind::Nbd => api::Backend::Nbd,
+        DeviceKind::NbdSocket => api::Backend::NbdSocket,
         DeviceKind::Ublk => api::Backend::Ublk,
     }
 }
@@ -367,6 +368,7 @@ pub fn device_kind(backend: api::Backend) -> DeviceKind {
     match backend {
         api::Backend::Loop => DeviceKind::Loop,
         api::Backend::Nbd => DeviceKind::Nbd,
+        api::Backend::NbdSocket => DeviceKind::NbdSocket,
         api::Backend::Ublk => DeviceKind::Ublk,
     }
 }

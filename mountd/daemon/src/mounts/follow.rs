@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use blockstore::Node;
 use mooring_terms::VolumeId;
@@ -54,6 +55,12 @@ pub async fn follow_sizes(node: Arc<Node>, attachments: Arc<Attachments>, mounts
         let state = Arc::clone(&states.borrow_and_update().state);
         for attached in attachments.all() {
             let id = attached.volume.id();
+            if let Some(row) = state.volume(id) {
+                let timeout = row.spec.io_timeout_ms.map(Duration::from_millis);
+                if let Err(error) = attached.device.set_io_timeout(timeout) {
+                    tracing::warn!(volume = attached.name, %error, "the device keeps its io_timeout");
+                }
+            }
             let wanted = state.volume(id).map_or(0, |row| row.spec.size);
             if wanted <= attached.device.size_bytes() || attached.volume.is_broken() {
                 continue;

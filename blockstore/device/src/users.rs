@@ -2,14 +2,64 @@
 //!
 //! What is found explains a refusal; it decides none. Processes of other containers whose /proc
 //! entries this one can't read stay unseen.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "waits for programs that look at a device for a moment, in real time"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 
-use crate::User;
+use crate::{DeviceError, User};
+
+/// Programs that look at every new or changed device (udev's, `blkid`) are given this long to go before
+/// a detach is refused.
+const PASSERS_BY: Duration = Duration::from_secs(1);
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Makes sure that nobody uses the block device `major`:`minor` with the node `path`, and that what its
+/// cache holds is written; `claim` opens it with `O_EXCL`.
+///
+/// # Errors
+/// [`DeviceError::Busy`] while somebody does; [`DeviceError::System`] if it can't be opened or flushed.
+pub(crate) fn claim_and_flush(
+    path: &Path,
+    (major, minor): (u32, u32),
+    claim: impl Fn() -> io::Result<OwnedFd>,
+) -> Result<(), DeviceError> {
+    let deadline = Instant::now() + PASSERS_BY;
+    let busy = |users| Err(DeviceError::Busy { path: path.to_owned(), users });
+    loop {
+        let openers = match claim() {
+            Ok(claimed) => {
+                rustix::fs::fsync(&claimed)
+                    .map_err(|source| DeviceError::system("flushing", path, source))?;
+                // Our own claim must not be taken for somebody else's use.
+                drop(claimed);
+                openers(major, minor)
+            }
+            // Mounts, swap and stacked devices claim it, as we do.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                return busy(of(path, major, minor));
+            }
+            Err(source) => return Err(DeviceError::system("opening", path, source)),
+        };
+        if openers.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return busy(openers);
+        }
+        std::thread::sleep(POLL);
+    }
+}
 
 /// All that can be found of who holds the block device `major`:`minor` with the node `path`.
 pub(crate) fn of(path: &Path, major: u32, minor: u32) -> Vec<User> {
