@@ -309,8 +309,8 @@ impl Client {
 
     /// Drops an inode that nobody uses and of which no lease is held.
     pub(crate) fn drop_if_idle(&mut self, ino: Ino) {
-        let idle = |inode: &Box<Inode>| inode.lease == LeaseLevel::None && inode.is_idle();
-        if self.inodes.get(&ino).is_some_and(idle) {
+        let idle = |inode: &Inode| inode.lease == LeaseLevel::None && inode.is_idle();
+        if self.inodes.get(&ino).is_some_and(|inode| idle(inode)) {
             self.with_pages(ino, |inode| inode.pages.clear());
             self.inodes.remove(&ino);
             self.dropped = self.told;

@@ -147,10 +147,10 @@ impl Inode {
     /// holds up: an fsync that is asked for now comes behind it. (Bytes for the tree may have to wait for
     /// space, unless they are paid for.)
     pub(crate) fn is_being_committed(&self, number: u64) -> bool {
-        let rounds = self.rounds.iter().take(self.committing);
+        let mut rounds = self.rounds.iter().take(self.committing);
         self.lease >= LeaseLevel::Write
             && (self.queued || rounds.clone().all(|round| !round.lies_in_tree()))
-            && rounds.last().is_some_and(|round| round.number() >= number)
+            && rounds.next_back().is_some_and(|round| round.number() >= number)
     }
 
     /// Up to where the file reaches when all rounds are part of it.

@@ -116,14 +116,14 @@ impl Client {
     /// it never comes again.
     pub(crate) fn give_back_if_gone(&mut self, ino: Ino) {
         let (lookups, done) = (self.lookups(ino), self.early.done());
-        let gone = |inode: &Box<crate::inode::Inode>| {
+        let gone = |inode: &crate::inode::Inode| {
             inode.gone
                 && inode.lease > LeaseLevel::None
                 && inode.recalled.is_none()
                 && inode.handles + lookups == 0
                 && inode.early <= done
         };
-        if self.inodes.get(&ino).is_some_and(gone) {
+        if self.inodes.get(&ino).is_some_and(|inode| gone(inode)) {
             self.give_back(ino);
         }
     }
