@@ -129,7 +129,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        assert!(parse("backend=tape").unwrap_err().to_string().contains("ublk, nbd, loop or nbd-socket"));
+        assert!(
+            parse("backend=tape")
+                .unwrap_err()
+                .to_string()
+                .contains("ublk, nbd, loop or nbd-socket")
+        );
         assert!(parse("wait=5").unwrap_err().to_string().contains("unit"));
         assert!(matches!(parse("ro,remount"), Err(OptionsError::NotHere { .. })));
     }

@@ -159,9 +159,10 @@ impl Sim {
                 self.forget(host, entry.attributes.ino);
                 self.done(host, at, id, Result::Done(0));
             }
-            (Call::Link(_, to), KernelReply::Error(error))
-                if matches!(error, FsError::Exists | FsError::NotFound | FsError::Stale) =>
-            {
+            (
+                Call::Link(_, to),
+                KernelReply::Error(FsError::Exists | FsError::NotFound | FsError::Stale),
+            ) => {
                 of.kernel.forget_name(to);
                 self.done(host, at, id, Result::Refused);
             }
