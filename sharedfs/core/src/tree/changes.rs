@@ -113,8 +113,10 @@ fn merge<'a>(
         let row = match (rows.get_mut(at), changes.peek()) {
             (None, None) => break,
             (Some((key, _)), Some((changed, _))) if key == *changed => {
+                // The change is taken with the row that it hides: what lies below it isn't needed yet.
                 at += 1;
-                continue;
+                let next = changes.next();
+                next.and_then(|(key, value)| Some((key.clone(), value.clone()?)))
             }
             (Some(row), Some((changed, _))) if before(&row.0, changed) => {
                 at += 1;
