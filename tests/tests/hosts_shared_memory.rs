@@ -25,7 +25,7 @@ const FILES: usize = 1000;
 
 /// How much memory the process of a mount has, and had at most, in KiB.
 fn memory(cluster: &Cluster) -> Result<(u64, u64)> {
-    let pid = r#"sed 's/.*"pid": *\([0-9]*\).*/\1/' /run/mooring/mounts/*"#;
+    let pid = r#"sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' /run/mooring/mounts/*"#;
     let told = cluster[1].run(format!("cat /proc/$({pid})/status"))?.stdout;
     let of = |name: &str| {
         let line = told.lines().find_map(|line| line.strip_prefix(name));
