@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ const PASSERS_BY: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Makes sure that nobody uses the block device `major`:`minor` with the node `path`, and that what its
-/// cache holds is written; `claim` opens it with `O_EXCL`.
+/// cache holds is written; `claim` opens it with `O_EXCL`. Whoever keeps the claim keeps others from
+/// mounting it.
 ///
 /// # Errors
 /// [`DeviceError::Busy`] while somebody does; [`DeviceError::System`] if it can't be opened or flushed.
@@ -33,26 +34,24 @@ pub(crate) fn claim_and_flush(
     path: &Path,
     (major, minor): (u32, u32),
     claim: impl Fn() -> io::Result<OwnedFd>,
-) -> Result<(), DeviceError> {
+) -> Result<OwnedFd, DeviceError> {
     let deadline = Instant::now() + PASSERS_BY;
     let busy = |users| Err(DeviceError::Busy { path: path.to_owned(), users });
     loop {
-        let openers = match claim() {
-            Ok(claimed) => {
-                rustix::fs::fsync(&claimed)
-                    .map_err(|source| DeviceError::system("flushing", path, source))?;
-                // Our own claim must not be taken for somebody else's use.
-                drop(claimed);
-                openers(major, minor)
-            }
+        let claimed = match claim() {
+            Ok(claimed) => claimed,
             // Mounts, swap and stacked devices claim it, as we do.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 return busy(of(path, major, minor));
             }
             Err(source) => return Err(DeviceError::system("opening", path, source)),
         };
+        rustix::fs::fsync(&claimed)
+            .map_err(|source| DeviceError::system("flushing", path, source))?;
+        // Our own claim must not be taken for somebody else's use.
+        let openers = openers(major, minor, Some(claimed.as_raw_fd()));
         if openers.is_empty() {
-            return Ok(());
+            return Ok(claimed);
         }
         if Instant::now() >= deadline {
             return busy(openers);
@@ -63,7 +62,7 @@ pub(crate) fn claim_and_flush(
 
 /// All that can be found of who holds the block device `major`:`minor` with the node `path`.
 pub(crate) fn of(path: &Path, major: u32, minor: u32) -> Vec<User> {
-    let mut users: BTreeSet<User> = openers(major, minor).into_iter().collect();
+    let mut users: BTreeSet<User> = openers(major, minor, None).into_iter().collect();
     let mut namespaces = BTreeSet::new();
     for (pid, process) in processes() {
         if fs::read_link(process.join("ns/mnt")).is_ok_and(|namespace| namespaces.insert(namespace))
@@ -88,9 +87,11 @@ pub(crate) fn of(path: &Path, major: u32, minor: u32) -> Vec<User> {
 }
 
 /// The processes that have the block device open: all who may use it while somebody has claimed it, as
-/// mounts, stacked devices and swap claim it, too.
-pub(crate) fn openers(major: u32, minor: u32) -> Vec<User> {
-    let openers = processes().filter(|(_, process)| has_open(process, major, minor));
+/// mounts, stacked devices and swap claim it, too. Our own descriptor `but` isn't counted.
+fn openers(major: u32, minor: u32, but: Option<RawFd>) -> Vec<User> {
+    let own = std::process::id();
+    let openers = processes()
+        .filter(|(pid, process)| has_open(process, major, minor, but.filter(|_| *pid == own)));
     let named = openers.map(|(pid, process)| {
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
         User::Process { pid, name: name.trim().to_owned() }
@@ -116,9 +117,12 @@ fn mounts(table: &str, major: u32, minor: u32) -> impl Iterator<Item = PathBuf> 
     })
 }
 
-fn has_open(process: &Path, major: u32, minor: u32) -> bool {
+fn has_open(process: &Path, major: u32, minor: u32, but: Option<RawFd>) -> bool {
     fs::read_dir(process.join("fd")).into_iter().flatten().any(|entry| {
         let Ok(entry) = entry else { return false };
+        if but.is_some_and(|but| entry.file_name().to_str() == Some(but.to_string().as_str())) {
+            return false;
+        }
         // Never ask the file's server, which may be dead, or be us.
         let found =
             statx(rustix::fs::CWD, entry.path(), AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE);

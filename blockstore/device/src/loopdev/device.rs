@@ -91,6 +91,7 @@ impl LoopDevice {
         users::claim_and_flush(&self.path, (LOOP_MAJOR, number), || {
             control::open(number, OFlags::RDWR | OFlags::EXCL)
         })
+        .map(drop)
     }
 
     /// See [`release`]. On a machine with many loop devices it is slow to look for ours.

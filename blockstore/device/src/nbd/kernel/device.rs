@@ -4,6 +4,7 @@
     reason = "waits for the kernel to see that a connection is dead, in real time"
 )]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -58,17 +59,28 @@ pub(super) struct Shared {
     /// What the holder stores.
     pub(super) blob: Vec<u8>,
     pub(super) holder: Mutex<Option<Arc<HolderClient>>>,
+    /// Names in use by this process.
+    pub(super) names: Arc<Mutex<BTreeSet<String>>>,
     pub(super) detached: AtomicBool,
+    /// The kernel is being told that nobody serves any more: no new connection meanwhile.
+    pub(super) leaving: AtomicBool,
     /// For how long I/O waits while nobody serves, as the kernel was told.
     pub(super) patience: Mutex<Option<Duration>>,
     /// Whether the kernel has a connection to us.
     pub(super) connected: AtomicBool,
 }
 
-/// A connection whose other end goes to the kernel.
+/// A connection whose other end goes to the kernel. Dropped, it is none of the export's any more.
 pub(super) struct Line {
     connection: Arc<Connection>,
+    export: Arc<Export>,
     number: u64,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.export.dismiss(self.number);
+    }
 }
 
 impl Line {
@@ -85,12 +97,11 @@ impl Line {
         let peer = "the kernel's NBD client".to_owned();
         let connection = Connection::new(Link::new(ours)?, agreed, Arc::clone(export), peer)?;
         let number = export.admit(&connection).ok_or(io::ErrorKind::NotConnected)?;
-        Ok((Self { connection, number }, theirs))
+        Ok((Self { connection, export: Arc::clone(export), number }, theirs))
     }
 
-    fn serve(&self, export: &Export) {
+    fn serve(&self) {
         self.connection.serve(BytesMut::new());
-        export.dismiss(self.number);
     }
 }
 
@@ -99,11 +110,15 @@ impl Shared {
     fn serve(&self, mut line: Line) {
         loop {
             self.connected.store(true, Ordering::Release);
-            line.serve(&self.export);
+            line.serve();
             self.connected.store(false, Ordering::Release);
             line = loop {
                 if self.detached.load(Ordering::Acquire) || !self.is_ours() {
                     return;
+                }
+                if self.leaving.load(Ordering::Acquire) {
+                    std::thread::sleep(POLL);
+                    continue;
                 }
                 match self.reconnect() {
                     Ok(line) => break line,
@@ -130,11 +145,7 @@ impl Shared {
                 {
                     std::thread::sleep(POLL);
                 }
-                Err(error) => {
-                    self.export.dismiss(line.number);
-                    return Err(error);
-                }
-                Ok(()) => return Ok(line),
+                other => return other.map(|()| line),
             }
         }
     }
@@ -181,7 +192,8 @@ impl KernelNbdDevice {
         DeviceError::Gone { name, missing }
     }
 
-    fn claim_and_flush(&self) -> Result<(), DeviceError> {
+    /// The claim is held until the device is gone: it would be taken from under a mount that is just made.
+    fn claim_and_flush(&self) -> Result<OwnedFd, DeviceError> {
         let numbers = sysfs::numbers(self.shared.index)
             .map_err(|source| DeviceError::system("finding", &self.path, source))?;
         users::claim_and_flush(&self.path, numbers, || {
@@ -192,12 +204,14 @@ impl KernelNbdDevice {
 
     fn take_away(&self) -> Result<(), DeviceError> {
         let shared = &self.shared;
-        shared.detached.store(true, Ordering::Release);
         if shared.is_ours() {
-            Control::open()
-                .and_then(|mut control| control.disconnect(shared.index))
-                .map_err(|source| DeviceError::system("disconnecting", &self.path, source))?;
+            shared.leaving.store(true, Ordering::Release);
+            let left = Control::open().and_then(|mut control| control.disconnect(shared.index));
+            shared.leaving.store(false, Ordering::Release);
+            left.map_err(|source| DeviceError::system("disconnecting", &self.path, source))?;
         }
+        shared.detached.store(true, Ordering::Release);
+        shared.names.lock().remove(&shared.name);
         // Nobody is left to be waited for: the kernel has said its farewell, or is gone.
         let _ = shared.export.close(true);
         let holder = shared.holder.lock();
@@ -243,13 +257,13 @@ impl Device for KernelNbdDevice {
     }
 
     fn set_io_timeout(&self, timeout: Option<Duration>) -> Result<(), DeviceError> {
-        let mut told = self.shared.patience.lock();
-        if *told != timeout {
-            *told = timeout;
-            drop(told);
-            self.reconfigure("setting the timeout of", None)?;
+        let before = std::mem::replace(&mut *self.shared.patience.lock(), timeout);
+        if before == timeout {
+            return Ok(());
         }
-        Ok(())
+        // What the kernel didn't take is to be tried again.
+        self.reconfigure("setting the timeout of", None)
+            .inspect_err(|_| *self.shared.patience.lock() = before)
     }
 
     fn detach(&self) -> Result<(), DeviceError> {
@@ -257,12 +271,13 @@ impl Device for KernelNbdDevice {
         if self.is_detached() {
             return Ok(());
         }
-        match self.claim_and_flush() {
+        let claim = match self.claim_and_flush() {
             // A failed device can't be flushed, and has nothing that could still be saved.
-            Err(DeviceError::System { .. }) if self.shared.export.has_failed() => {}
-            other => other?,
-        }
+            Err(DeviceError::System { .. }) if self.shared.export.has_failed() => None,
+            other => Some(other?),
+        };
         self.take_away()?;
+        drop(claim);
         tracing::info!(device = self.shared.name, "detached");
         Ok(())
     }

@@ -129,7 +129,9 @@ impl KernelNbdHost {
             export,
             blob,
             holder: Mutex::new(holder),
+            names: Arc::clone(&self.names),
             detached: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             connected: AtomicBool::new(true),
         };
         KernelNbdDevice::start(shared, line)
@@ -172,7 +174,9 @@ impl KernelNbdHost {
             export,
             blob: blob.encode(),
             holder: Mutex::new(self.holder()),
+            names: Arc::clone(&self.names),
             detached: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             connected: AtomicBool::new(true),
         };
         if !shared.is_ours() {
@@ -182,8 +186,11 @@ impl KernelNbdHost {
             .reconnect()
             .map_err(|source| DeviceError::system("reconnecting", sysfs::node(index), source))?;
         let device = KernelNbdDevice::start(shared, line)?;
-        if device.size_bytes() < bytes {
-            device.grow()?;
+        // It works; whoever follows its size tries again.
+        if device.size_bytes() < bytes
+            && let Err(error) = device.grow()
+        {
+            tracing::warn!(device = name, %error, "the device keeps its size");
         }
         Ok(device)
     }
