@@ -348,7 +348,9 @@ impl Client {
         while self.pages - self.dirty_pages > most || self.clean.len() > most {
             let Some((ino, from, count)) = self.clean.pop_front() else { break };
             if self.inodes.contains_key(&ino) {
-                self.with_pages(ino, |inode| inode.pages.drop_clean_of(from, u64::from(count)));
+                self.with_pages(ino, |inode| {
+                    inode.pages.drop_clean_of(from, u64::from(count), &inode.loading);
+                });
             }
         }
         if self.pieces > self.options.pieces_max {

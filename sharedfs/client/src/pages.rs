@@ -237,8 +237,9 @@ impl Pages {
     }
 
     /// What was begun with these blocks is part of the file, as far as it was not written again. Pages that
-    /// share what they came in are forgotten then. How many promises are not needed any more.
-    pub(crate) fn committed(&mut self, blocks: &[FileBlock]) -> u64 {
+    /// share what they came in are forgotten then, unless an older copy of the block is being read, which
+    /// would take the place. How many promises are not needed any more.
+    pub(crate) fn committed(&mut self, blocks: &[FileBlock], loading: &BTreeSet<FileBlock>) -> u64 {
         let mut freed = 0;
         for block in blocks {
             let Some(page) = self.pages.get_mut(block) else { continue };
@@ -248,7 +249,7 @@ impl Pages {
             }
             self.dirty -= usize::from(page.dirty.take().is_some());
             freed += u64::from(std::mem::take(&mut page.promised));
-            if page.whole.len() >= SHARED {
+            if page.whole.len() >= SHARED && !loading.contains(block) {
                 self.pages.remove(block);
             }
         }
@@ -287,12 +288,17 @@ impl Pages {
         self.promised = self.pages.values().filter(|page| page.promised).count() as u64;
     }
 
-    /// Forgets these blocks, as far as they are not dirty.
-    pub(crate) fn drop_clean_of(&mut self, from: FileBlock, count: u64) {
+    /// Forgets these blocks, as far as they are not dirty, and no older copies of them are being read.
+    pub(crate) fn drop_clean_of(
+        &mut self,
+        from: FileBlock,
+        count: u64,
+        loading: &BTreeSet<FileBlock>,
+    ) {
         let clean: Vec<FileBlock> = self
             .pages
             .range(from..from.plus(count))
-            .filter(|(_, page)| page.dirty.is_none())
+            .filter(|(block, page)| page.dirty.is_none() && !loading.contains(*block))
             .map(|(&block, _)| block)
             .collect();
         for block in clean {
@@ -359,6 +365,24 @@ mod tests {
     }
 
     #[test]
+    fn an_older_copy_that_is_still_being_read_never_takes_the_place_of_what_was_written() {
+        let mut pages = Pages::default();
+        let loading = BTreeSet::from([FileBlock(3), FileBlock(70)]);
+        write(&mut pages, 0, &blocks(64, 2), 1);
+        write(&mut pages, 70, &blocks(1, 2), 2);
+        let (round, _) = pages.take_unwritten(None);
+        round.iter().for_each(|&block| pages.begin(block, false));
+        pages.committed(&round, &loading);
+        pages.drop_clean_of(FileBlock(0), 100, &loading);
+        assert!(pages.get(FileBlock(2)).is_none());
+        for block in loading {
+            pages.load(block, blocks(1, 1), 0);
+            assert_eq!(pages.get(block).unwrap().bytes()[0], 2);
+        }
+        pages.check();
+    }
+
+    #[test]
     fn a_page_on_its_way_that_is_written_again_waits_for_the_next_round() {
         let mut pages = Pages::default();
         write(&mut pages, 0, &blocks(2, 1), 1);
@@ -371,7 +395,7 @@ mod tests {
         let (second, waits) = pages.take_unwritten(None);
         assert_eq!((second, waits), (vec![FileBlock(2)], Some(2)));
         pages.begin(FileBlock(2), false);
-        pages.committed(&first);
+        pages.committed(&first, &BTreeSet::new());
         pages.check();
         assert_eq!(pages.dirty(), 2, "what was written again is not in the file");
         let (third, none) = pages.take_unwritten(None);

@@ -410,14 +410,14 @@ impl Client {
         read: Result<Vec<Bytes>>,
     ) {
         let failed = read.is_err();
-        let kept = self.with_pages(ino, |inode| {
+        self.with_pages(ino, |inode| {
             inode.reading -= 1;
             for block in blocks {
                 inode.loading.remove(block);
             }
-            let (Ok(read), Some(attributes)) = (read, inode.attributes) else { return false };
+            let (Ok(read), Some(attributes)) = (read, inode.attributes) else { return };
             if inode.term != term || inode.lease < LeaseLevel::Read {
-                return false;
+                return;
             }
             let pieces = read.iter().flat_map(|piece| {
                 (0..piece.len() / BLOCK_SIZE).map(move |i| (piece, i * BLOCK_SIZE))
@@ -433,11 +433,9 @@ impl Client {
                     _ => inode.pages.load_part(block, &piece[at..at + inside]),
                 }
             }
-            true
         });
-        if kept {
-            self.keep_for_now(ino, blocks);
-        }
+        // Also where nothing was read: pages that were kept because of it may go from now on.
+        self.keep_for_now(ino, blocks);
         if failed {
             self.fail_readers(turn, ino);
         }

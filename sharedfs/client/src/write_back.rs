@@ -247,7 +247,7 @@ impl Client {
         self.with_pages(ino, |inode| {
             inode.pages.begin(block, false);
             inode.pages.lose(block);
-            inode.errors += 1;
+            (inode.errors, inode.error) = (inode.errors + 1, FsError::NoSpace { coming: false });
         });
     }
 
@@ -274,7 +274,12 @@ impl Client {
                     self.commit(turn, ino);
                 }
                 (Err(error), Some(place)) => {
-                    let round = inode.rounds.remove(place);
+                    let mut round = inode.rounds.remove(place);
+                    if let (Some(round), Some(front)) = (&mut round, place.checked_sub(1)) {
+                        // Whoever waits for it waits for what lies in front of it, too.
+                        let front = &mut inode.rounds[front];
+                        front.number = front.number.max(std::mem::take(&mut round.number));
+                    }
                     self.rounds_failed(turn, ino, round.into_iter().collect(), error);
                 }
                 (_, None) => {}
@@ -413,7 +418,7 @@ impl Client {
             let (number, pages) = (round.number, round.pages);
             let freed = self.with_pages(ino, |inode| {
                 inode.committed = inode.committed.max(number);
-                inode.pages.committed(&pages)
+                inode.pages.committed(&pages, &inode.loading)
             });
             self.pool.release(freed);
             self.keep_for_now(ino, &pages);

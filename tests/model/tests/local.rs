@@ -42,22 +42,33 @@ fn is_found(spoil: impl Fn(&Path)) {
     assert!(failure.story.len() > 1_000, "{failure}");
 }
 
+/// All files below a directory.
 fn files(directory: &Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(directory).expect("a directory");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    paths.filter(|path| path.symlink_metadata().is_ok_and(|of| of.is_file())).collect()
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let of = path.symlink_metadata().expect("it is there");
+        match (of.is_dir(), of.is_file()) {
+            (true, _) => found.extend(files(&path)),
+            (_, true) => found.push(path),
+            _ => {}
+        }
+    }
+    found
 }
 
 #[test]
 fn a_byte_that_is_lost_is_found() {
     is_found(|base| {
+        let mut spoilt = 0;
         for file in files(base) {
             let mut bytes = std::fs::read(&file).expect("a file");
-            if let Some(last) = bytes.last_mut() {
-                *last = last.wrapping_add(1);
-            }
+            let Some(last) = bytes.last_mut() else { continue };
+            *last = last.wrapping_add(1);
             std::fs::write(&file, bytes).expect("a file");
+            spoilt += 1;
         }
+        assert!(spoilt > 0, "there is no file with bytes in it to be spoilt");
     });
 }
 
