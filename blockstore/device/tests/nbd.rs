@@ -56,7 +56,7 @@ fn nbdinfo_is_told_what_there_is() {
     let (_io, device) = attach(&place, 64 * MIB);
     let uri = device.address();
     assert_eq!(uri, format!("nbd+unix:///vol?socket={}", text(&socket(&place))));
-    assert_eq!((device.kind(), device.block_device()), (DeviceKind::Nbd, None));
+    assert_eq!((device.kind(), device.block_device()), (DeviceKind::NbdSocket, None));
     let told = run("nbdinfo", [&uri]);
     for line in [
         "protocol: newstyle-fixed without TLS, using structured packets",

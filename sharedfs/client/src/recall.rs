@@ -141,6 +141,7 @@ impl Client {
             self.recalling.remove(&ino);
             return;
         };
+        let early = inode.early;
         let unwritten = recalled.keep < LeaseLevel::Write && inode.is_dirty();
         #[cfg(feature = "mutations")]
         let unwritten = unwritten && !self.is_mutated(crate::Mutation::RecallUnflushed);
@@ -148,7 +149,6 @@ impl Client {
             self.write_back(turn, ino);
             return self.send_early(turn);
         }
-        let early = inode.early;
         let unsent = early > self.early.done();
         #[cfg(feature = "mutations")]
         let unsent = unsent && !self.is_mutated(crate::Mutation::RecallUnqueued);
