@@ -96,7 +96,7 @@ impl MountFiles {
     }
 
     /// All that are in `directory`, with what was asked of each. What a daemon has not come to lock is
-    /// removed.
+    /// removed; what can't be read stays, for whoever can: its process may live.
     ///
     /// # Errors
     /// What the system says.
@@ -106,12 +106,17 @@ impl MountFiles {
             let entry = entry?;
             let name = entry.file_name();
             let Some(id) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
-            let asked = std::fs::read(entry.path()).map(|text| serde_json::from_slice(&text));
+            if id.starts_with('.') {
+                let _ = std::fs::remove_file(entry.path());
+                continue;
+            }
+            let asked = std::fs::read(entry.path())
+                .and_then(|text| serde_json::from_slice(&text).map_err(io::Error::from));
             match asked {
-                Ok(Ok(asked)) if !id.starts_with('.') => {
-                    all.push((Self::new(directory, id), asked))
+                Ok(asked) => all.push((Self::new(directory, id), asked)),
+                Err(error) => {
+                    tracing::error!(file = %entry.path().display(), %error, "a mount is served by a process that is not known");
                 }
-                _ => drop(std::fs::remove_file(entry.path())),
             }
         }
         Ok(all)

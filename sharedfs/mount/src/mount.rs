@@ -100,7 +100,7 @@ impl Mount {
         options.epoch &= agreed.minor >= MINOR_WITH_EPOCH;
         options.mount = draw();
         let lease = options.lease;
-        let core = Core::new(Client::new(options));
+        let core = Core::new(Client::new(options), squash);
         let manners = Manners { soft, squash };
         let shell = Arc::new(Shell::new(core, data, KernelCaches::new(lease), manners));
         let started = || {
