@@ -246,10 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_locked_yet_was_never_begun() {
+    fn what_was_not_locked_yet_was_never_begun_and_what_is_not_understood_stays() {
         let directory = tempfile::TempDir::new().unwrap();
         std::fs::write(directory.path().join("..b"), b"{").unwrap();
+        // Of a process that may live: another version's.
+        let unknown = directory.path().join(".c");
+        std::fs::write(&unknown, b"{").unwrap();
         assert!(MountFiles::all(directory.path()).unwrap().is_empty());
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(unknown.exists());
     }
 }

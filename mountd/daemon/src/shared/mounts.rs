@@ -9,6 +9,7 @@
 //! process that died leaves a mount that gives errors: it is unmounted lazily, and people are told. One that is
 //! unmounted writes back, and says what of that is left, and what is lost.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -210,7 +211,13 @@ impl SharedMounts {
         let (name, dir) = (&process.asked.name, &process.asked.dir);
         let served = said.as_ref().is_some_and(|said| said.session.is_some());
         let lost = said.as_ref().map_or(0, |said| said.lost + said.unwritten.unwrap_or(0));
-        let died = self.take_dead_away(name, dir);
+        // Another one's mount there is not asked: who serves it may have to wait for the volume.
+        let covered = self.on(dir).iter().any(|other| !Arc::ptr_eq(other, process));
+        let died = !covered && {
+            // Two who see the same dead mount would unmount what lies under it, too.
+            let _turn = self.sweeping.lock();
+            take_dead_away(name, dir)
+        };
         if died && served {
             let pid = said.map_or(0, |said| said.pid);
             let message = format!(
@@ -255,24 +262,24 @@ impl SharedMounts {
     /// Takes away what is mounted and dead, which could not be done when its process ended: something lay over
     /// it.
     pub fn sweep(self: &Arc<Self>, table: &[Mount]) {
-        let ours = table.iter().filter(|mount| mount.file_system == FILE_SYSTEM);
-        let alone = ours.filter(|mount| self.on(&mount.dir).is_empty());
-        for mount in alone.cloned().collect::<Vec<_>>() {
-            // Whoever serves it is no process of ours, if anybody does: it may not answer.
-            let this = Arc::clone(self);
-            tokio::task::spawn_blocking(move || this.take_dead_away(&mount.source, &mount.dir));
+        let ours = || table.iter().filter(|mount| mount.file_system == FILE_SYSTEM);
+        let is_served = |mount: &&Mount| !self.on(&mount.dir).is_empty();
+        // Containers mount it elsewhere once more. None of those is asked: who serves them may have to wait for
+        // the volume.
+        let served: BTreeSet<(u32, u32)> = ours().filter(is_served).map(|one| one.device).collect();
+        let alone = ours().filter(|mount| !served.contains(&mount.device));
+        let alone: Vec<Mount> = alone.filter(|mount| !is_served(mount)).cloned().collect();
+        if alone.is_empty() {
+            return;
         }
-    }
-
-    /// Unmounts what is seen on a directory, if that is a shared volume that nobody serves; whether it was.
-    fn take_dead_away(&self, name: &str, dir: &Path) -> bool {
-        // Two who see the same dead mount would unmount what lies under it, too.
-        let _one_at_a_time = self.sweeping.lock();
-        let is_dead = is_mounted(name, dir) && is_dead(dir);
-        if is_dead && let Err(error) = filesystem::unmount(dir, true) {
-            tracing::error!(volume = name, %error, "the dead mount stays");
-        }
-        is_dead
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            // One who sweeps is enough: what has changed meanwhile is looked at with the next change.
+            let Some(_turn) = this.sweeping.try_lock() else { return };
+            for mount in alone {
+                take_dead_away(&mount.source, &mount.dir);
+            }
+        });
     }
 
     /// Unmounts, and waits until the process has written back and given its session up.
@@ -387,6 +394,15 @@ fn unmount_ours(name: &str, dir: &Path, force: bool) -> Result<(), DaemonError> 
         Some(_) => Err(DaemonError::Covered { volume: name.to_owned(), dir: dir.to_owned() }),
         None => Err(DaemonError::NotMounted { what: dir.display().to_string() }),
     }
+}
+
+/// Unmounts what is seen on a directory, if that is a shared volume that nobody serves; whether it was.
+fn take_dead_away(name: &str, dir: &Path) -> bool {
+    let is_dead = is_mounted(name, dir) && is_dead(dir);
+    if is_dead && let Err(error) = filesystem::unmount(dir, true) {
+        tracing::error!(volume = name, %error, "the dead mount stays");
+    }
+    is_dead
 }
 
 /// Whether a shared volume is what is seen on a directory.
