@@ -312,10 +312,14 @@ impl Slices for MemoryAttachment {
     }
 
     fn versions(&self, run: Run, done: Done<Vec<(Run, Version)>>) {
-        let versions = self.enter().map(|inner| {
+        let versions = self.enter().and_then(|inner| {
+            // As a primary answers: one stands for all.
+            if let Some(&damaged) = inner.damaged.range(run.start.0..run.end().0).next() {
+                return Err(SliceError::Damaged(BlockAddress(damaged)));
+            }
             let version = |at| inner.blocks.get(&at).map_or(Version::ZERO, |stored| stored.version);
             let blocks = run.start.0..run.end().0;
-            blocks.map(|at| (Run::new(BlockAddress(at), 1), version(at))).collect()
+            Ok(blocks.map(|at| (Run::new(BlockAddress(at), 1), version(at))).collect())
         });
         done(versions);
     }

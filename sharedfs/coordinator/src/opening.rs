@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use mooring_sharedfs_core::file::{Base, BlockWrite, Lost, Recovery};
-use mooring_sharedfs_core::format::{DataClaim, Record, Superblock};
+use mooring_sharedfs_core::format::{DataClaim, Otherwise, Record, Superblock};
 use mooring_sharedfs_core::ops::{FormatOptions, format_volume};
 use mooring_sharedfs_core::tree::{MemoryTree, TreeStore};
 use mooring_sharedfs_core::{BlockAddress, Context, Damage, FsError, Ino, Mode, Run, Transaction};
@@ -249,6 +249,12 @@ fn doubtful(
     Ok(claims.iter().filter(is_doubtful).cloned().collect())
 }
 
+/// A claim, as one for each of its blocks.
+fn blocks_of(claim: &DataClaim) -> Vec<DataClaim> {
+    let one = |i| DataClaim { run: Run::new(claim.run.start.plus(i), 1), ..claim.clone() };
+    (0..claim.run.count).map(one).collect()
+}
+
 /// Which versions the blocks of claims have.
 fn versions(
     slices: &dyn Slices,
@@ -264,15 +270,21 @@ fn versions(
             slices.versions(claim.run, Box::new(done));
         }
         drop(told);
-        let mut versions = vec![Vec::new(); some.len()];
+        let mut these = vec![Vec::new(); some.len()];
         for (i, of) in found {
-            versions[i] = match of {
-                // Where a version can't be told there are no bytes to be read either.
-                Err(SliceError::Damaged(_)) => Vec::new(),
+            these[i] = match of {
+                // One block may stand for all that were asked about: the others are asked by themselves.
+                Err(SliceError::Damaged(_)) if some[i].run.count > 1 => {
+                    versions(slices, &blocks_of(&some[i]))?.concat()
+                }
+                // Reading it is an error, and stays one.
+                Err(SliceError::Damaged(_)) if some[i].otherwise == Otherwise::Hole => Vec::new(),
+                // It is no older than this: what it must hold is known.
+                Err(SliceError::Damaged(_)) => vec![(some[i].run, Version::ZERO)],
                 of => of?,
             };
         }
-        all.append(&mut versions);
+        all.append(&mut these);
     }
     Ok(all)
 }

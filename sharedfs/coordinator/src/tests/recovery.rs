@@ -211,6 +211,32 @@ fn a_block_that_no_replica_has_keeps_nothing_else_from_being_put_right() {
 }
 
 #[test]
+fn a_damaged_block_does_not_hide_the_loss_of_those_beside_it() {
+    let mut rig = Rig::new();
+    let mut client = rig.begin(1);
+    let ino = create(&rig, &mut client, "long");
+    let near = BlockAddress(u64::from(SLICE.0) * SLICE_BLOCKS);
+    let Reply::Runs(runs) = rig.ask(&mut client, Operation::Reserve { want: 4, near }) else {
+        panic!("nothing reserved")
+    };
+    let run = Run::new(runs[0].start, 4);
+    assert!(runs[0].count >= 4, "{runs:?}");
+    let blocks: Vec<_> = (0..4).map(|i| (run.start.plus(i), vec![9; BLOCK_SIZE].into())).collect();
+    let versions = Versions::of(rig.slices.write(client.session, &blocks).unwrap().into_iter());
+    let extents = vec![NewExtent { block: FileBlock(0), run, versions }];
+    let size_at_least = 4 * BLOCK_SIZE as u64;
+    commit(&rig, &mut client, ino, Commit { extents, size_at_least, ..Commit::default() });
+    cut_power(&rig);
+    rig.slices.damage(run.start.plus(1));
+    rig.fail_over();
+    come_again(&rig, &mut client, 2);
+    assert!(rig.was_reported(is_lost) >= 1);
+    assert_eq!(contents(&rig, &mut client, ino), [0; BLOCK_SIZE]);
+    let sync = Operation::Fsync { ino };
+    assert_eq!(rig.ask(&mut client, sync), Reply::Refused(FsError::Lost));
+}
+
+#[test]
 fn what_a_slice_took_before_it_lost_its_tail_can_not_be_committed_after() {
     let mut rig = Rig::new();
     let mut client = rig.begin(1);
